@@ -1,0 +1,60 @@
+"""Kullback-Leibler divergence between two time-varying linear-Gaussian controllers, in nats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from controllers.types import LOG_2PI, Gaussian, LinearGaussian, QuadraticCost, half_logdet, solve_lower
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def kl_per_step(p: LinearGaussian, q: LinearGaussian, states: Gaussian) -> Float[Array, " T"]:
+    """E[ KL(p(u | x[t]) || q(u | x[t])) ] for each t, x[t] under the given marginals (of p, as a rule).
+
+    1/2 [ tr(Q^-1 P) - nu + log det Q - log det P + E |Q^-1/2 ((K_p - K_q) x + k_p - k_q)|^2 ]
+    """
+    mean, cov = states.mean[:-1], states.cov[:-1]
+    K, k = p.K - q.K, p.k - q.k
+    stacked = jnp.concatenate([p.chol, K, k[..., None]], axis=-1)
+    white = jax.lax.linalg.triangular_solve(q.chol, stacked, left_side=True, lower=True)
+    nu, nx = K.shape[-2:]
+    chol, K, k = white[..., :nu], white[..., nu : nu + nx], white[..., nu + nx]
+    offset = jnp.einsum("tux,tx->tu", K, mean) + k
+    mismatch = (offset**2).sum(-1) + ((K @ cov) * K).sum((-1, -2))
+    spread = (chol**2).sum((-1, -2)) - nu + 2 * (half_logdet(q.chol) - half_logdet(p.chol))
+    return 0.5 * (spread + mismatch)
+
+
+def negative_log_prob(controller: LinearGaussian) -> QuadraticCost:
+    """-log p(u | x) as a stage cost in nats; the terminal cost is zero."""
+    T, nu, nx = controller.K.shape
+    eye = jnp.broadcast_to(jnp.eye(nu, dtype=controller.K.dtype), (T, nu, nu))
+    residual = jnp.concatenate([-controller.K, eye], axis=-1)  # chol^-1 (u - Kx - k) = R z - r
+    R = jax.lax.linalg.triangular_solve(controller.chol, residual, left_side=True, lower=True)
+    r = solve_lower(controller.chol, controller.k)
+    zero = jnp.zeros((nx,), controller.K.dtype)
+    return QuadraticCost(
+        H=R.mT @ R,
+        g=-jnp.einsum("tuz,tu->tz", R, r),
+        c=0.5 * (r**2).sum(-1) + half_logdet(controller.chol) + 0.5 * nu * LOG_2PI,
+        H_final=jnp.zeros((nx, nx), controller.K.dtype),
+        g_final=zero,
+        c_final=zero.sum(),
+    )
+
+
+def add_weighted(cost: QuadraticCost, weight: Float[Array, " T"], other: QuadraticCost) -> QuadraticCost:
+    """cost + weight[t] * other[t]; `other` has no terminal cost (as `negative_log_prob`)."""
+    return QuadraticCost(
+        H=cost.H + weight[:, None, None] * other.H,
+        g=cost.g + weight[:, None] * other.g,
+        c=cost.c + weight * other.c,
+        H_final=cost.H_final,
+        g_final=cost.g_final,
+        c_final=cost.c_final,
+    )

@@ -1,0 +1,59 @@
+"""Where a linear-Gaussian controller takes linear-Gaussian dynamics: state marginals and expected cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def propagate(dynamics: LinearDynamics, controller: LinearGaussian, initial: Gaussian) -> Gaussian:
+    """State marginals N(mean[t], cov[t]) of x[0..T] (the forward pass of LQR).
+
+    mean' = (A + BK) mean + Bk + c,  cov' = (A + BK) cov (A + BK)' + B C B' + cov_dynamics.
+    """
+    closed = dynamics.A + dynamics.B @ controller.K
+    drift = jnp.einsum("txu,tu->tx", dynamics.B, controller.k) + dynamics.c
+    spread = dynamics.B @ controller.chol
+    noise = spread @ spread.mT + dynamics.cov
+
+    def step(state, inputs):
+        mean, cov = state
+        closed, drift, noise = inputs
+        cov_next = closed @ cov @ closed.T + noise
+        following = (closed @ mean + drift, 0.5 * (cov_next + cov_next.T))
+        return following, following
+
+    first = (initial.mean, initial.cov)
+    _, (mean, cov) = jax.lax.scan(step, first, (closed, drift, noise))
+    return Gaussian(jnp.concatenate([first[0][None], mean]), jnp.concatenate([first[1][None], cov]))
+
+
+def state_action(states: Gaussian, controller: LinearGaussian) -> Gaussian:
+    """Marginals of z[t] = (x[t], u[t]) for t = 0..T-1, from the T+1 state marginals."""
+    K, mean, cov = controller.K, states.mean[:-1], states.cov[:-1]
+    cross = K @ cov
+    u_cov = cross @ K.mT + controller.chol @ controller.chol.mT
+    return Gaussian(
+        jnp.concatenate([mean, controller.means(mean)], axis=-1),
+        jnp.block([[cov, cross.mT], [cross, u_cov]]),
+    )
+
+
+def expected_cost(cost: QuadraticCost, states: Gaussian, controller: LinearGaussian) -> Float[Array, ""]:
+    """E[sum of stage costs + terminal cost] in task units, under the marginals of `controller`."""
+    z = state_action(states, controller)
+    stage = quadratic_mean(cost.H, cost.g, cost.c, z.mean, z.cov).sum()
+    return stage + quadratic_mean(cost.H_final, cost.g_final, cost.c_final, states.mean[-1], states.cov[-1])
+
+
+def quadratic_mean(H, g, c, mean, cov) -> Array:
+    """E[1/2 z'Hz + g'z + c] for z ~ N(mean, cov), over any leading axes."""
+    second = jnp.einsum("...ij,...ij->...", H, cov + mean[..., :, None] * mean[..., None, :])
+    return 0.5 * second + jnp.einsum("...i,...i->...", g, mean) + c

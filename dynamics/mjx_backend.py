@@ -1,0 +1,49 @@
+"""MJX: the same physics in JAX, on the device, and differentiable."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from jaxtyping import Array, Float
+
+from dynamics.simulator import STATE_LIMIT, finite
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints that warp is missing, which we do not use
+    from mujoco import mjx
+
+
+class MjxSimulator:
+    """A `Simulator` whose step is JAX code: `scan`, `vmap` and `jax.jacfwd` go through it.
+
+    Reverse-mode derivatives work where the constraint solver does not iterate (models without contacts,
+    joint limits or friction loss).
+    """
+
+    def __init__(self, model: mujoco.MjModel, substeps: int):
+        self.model = model
+        self.substeps = substeps
+        self._mjx = mjx.put_model(model, impl="jax")
+        self._data = mjx.make_data(model, impl="jax")
+        limited = jnp.asarray(model.actuator_ctrllimited, bool)
+        self._low = jnp.where(limited, model.actuator_ctrlrange[:, 0], -jnp.inf)
+        self._high = jnp.where(limited, model.actuator_ctrlrange[:, 1], jnp.inf)
+
+    def step(self, state: Float[Array, " nstate"], action: Float[Array, " nu"]) -> Float[Array, " nstate"]:
+        """See `Simulator.step`."""
+        data = self._load(state, jnp.clip(action, self._low, self._high))
+        data, _ = jax.lax.scan(lambda d, _: (mjx.step(self._mjx, d), None), data, None, length=self.substeps)
+        after = jnp.concatenate([data.time[None], data.qpos, data.qvel, data.act]).astype(state.dtype)
+        return jnp.where(finite(after) & (jnp.abs(state) < STATE_LIMIT).all(), after, jnp.nan)
+
+    def sensors(self, state: Float[Array, " nstate"]) -> Float[Array, " nsensor"]:
+        """See `Simulator.sensors`."""
+        return mjx.forward(self._mjx, self._load(state, jnp.zeros(self.model.nu))).sensordata
+
+    def _load(self, state, control):
+        nq, nv = self.model.nq, self.model.nv
+        time, qpos, qvel, act = jnp.split(state, [1, 1 + nq, 1 + nq + nv])
+        return self._data.replace(time=time[0], qpos=qpos, qvel=qvel, act=act, ctrl=control)

@@ -1,0 +1,443 @@
+"""BADMM guided policy search: trajectory optimisation that a neural policy can imitate.
+
+For each condition i a time-varying linear-Gaussian controller p_i, for all of them one learner pi:
+
+    minimise   sum_i E_{p_i}[cost]
+    subject to p_i(u | x) = pi(u | o(x)) at every time step
+
+by the Bregman alternating direction method of multipliers. With multipliers lambda[t] on the difference of
+the mean actions and penalty weights nu[t], each round
+
+    improves p_i:    min E_p[cost - u'lambda] + nu KL(p || pi linearised)   within KL(p || p_old) <= limit
+    teaches pi:      regression on K x + k - C lambda / nu, weighted by nu C^-1   (C: covariance of p_i)
+    pulls p_i back:  lambda <- lambda - rate nu C^-1 E[(K x + k) - pi(o)],   nu adapted
+
+Source:
+    Levine, Finn, Darrell, Abbeel, "End-to-end training of deep visuomotor policies", JMLR 2016, section 4 and
+    appendices; Levine, Wagener, Abbeel, ICRA 2015. Departures are named where they are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from controllers import trust_region
+from controllers.expand import HESSIANS
+from controllers.kl import add_weighted, kl_per_step, negative_log_prob
+from controllers.marginals import expected_cost
+from controllers.types import Gaussian, LinearGaussian, QuadraticCost
+from gps.guider import Metrics
+from gps.guiders import samples as sampling
+from gps.guiders.samples import LocalModel, Samples
+from gps.learner import Learner, LearnerSettings, start_learner
+from gps.tasks.task import ControlTask
+from policies import linear_fit, supervise
+from policies.mlp import GaussianPolicy
+
+LINEARIZATIONS = ("auto", "differentiation", "regression")
+SAMPLING = ("controllers", "learner")
+PENALTY_RULES = ("ratio", "spread", "fixed")
+
+
+@dataclass(frozen=True)
+class BadmmSettings:
+    """Settings of BADMM; nats are per time step."""
+
+    samples: int = 5  # roll-outs per condition and iteration
+    rounds: int = 4  # improve-teach-pull rounds on one batch of samples
+    sampling: str = "controllers"  # who collects: the controllers, or the learner from the second iteration on
+    smoothing: float = 0.0  # steps, time constant of the exploration noise; 0 is white noise
+    start_std: float = 0.3  # standard deviation of the first controllers' actions
+    std_floor: float = 0.02  # smallest standard deviation of a controller's actions
+
+    kl_step: float = 1.0  # nats, trust region of one iteration
+    kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
+    kl_step_multiplier_max: float = 3.0
+    kl_tolerance: float = 0.02  # relative, to which the limit is met
+
+    penalty: float = 0.01  # nu at the start, task units per nat
+    penalty_min: float = 1e-4
+    penalty_max: float = 10.0
+    penalty_rule: str = "ratio"  # how nu moves; see `_adapt_penalty`
+    penalty_target: float = 0.5  # nats, the KL to the learner that the "ratio" rule holds
+    dual_rate: float = 0.2  # of the multipliers on the mean action
+    dual_rate_gain: float = 0.0  # of the multipliers on the gain matrix; 0 leaves them out
+    dual_bound: float = 2.0  # largest multiplier, in standard deviations that it moves the learner's target
+
+    linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
+    hessian: str = "clip"  # of the cost; see controllers.expand
+    prior_strength: float = 1.0  # samples that the prior of the local dynamics stands for
+    regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
+    learner: LearnerSettings = LearnerSettings()
+
+    def __post_init__(self):
+        for name, known in (
+            ("linearization", LINEARIZATIONS),
+            ("sampling", SAMPLING),
+            ("penalty_rule", PENALTY_RULES),
+            ("hessian", HESSIANS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.samples < 2:
+            raise ValueError(f"samples must be at least 2 to fit dynamics, not {self.samples}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {self.rounds}")
+        positive = ("start_std", "std_floor", "kl_step", "kl_tolerance", "penalty_min", "penalty_target", "prior_strength")
+        for name in (*positive, "dual_bound", "kl_step_multiplier_min"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("smoothing", "dual_rate", "dual_rate_gain", "regularization"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        if not self.penalty_min <= self.penalty <= self.penalty_max:
+            raise ValueError(
+                f"penalty must be between penalty_min = {self.penalty_min} and penalty_max = {self.penalty_max}, "
+                f"not {self.penalty}"
+            )
+        if not self.kl_step_multiplier_min <= 1.0 <= self.kl_step_multiplier_max:
+            raise ValueError(
+                "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
+                f"{self.kl_step_multiplier_min} and {self.kl_step_multiplier_max}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Multipliers:
+    """lambda[t](x) = K[t] x + k[t], in task units per unit of action; K is zero without gain multipliers."""
+
+    K: Float[Array, "M T nu nx"]
+    k: Float[Array, "M T nu"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BadmmState:
+    """What one iteration hands to the next; fields of the controllers have a leading M."""
+
+    learner: Learner
+    controllers: LinearGaussian  # in absolute coordinates
+    multipliers: Multipliers  # in absolute coordinates
+    nu: Float[Array, "M T"]  # penalty weights, task units per nat
+    eta: Float[Array, " M"]  # trust-region multipliers, the warm start of the next search
+    step: Float[Array, " M"]  # step size: multiplies the KL limit
+    objective: Float[Array, " M"]  # of the controllers before the last improvement, in their local models
+    predicted: Float[Array, " M"]  # of the controllers after it, in the same models
+    iteration: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """What every round of one iteration uses."""
+
+    samples: Samples
+    models: LocalModel  # leading M
+    old: LinearGaussian  # the controllers that the trust region is measured from
+
+
+class Badmm:
+    """See `gps.guider.Guider` and the top of this file."""
+
+    name = "badmm"
+
+    def __init__(self, task: ControlTask, settings: BadmmSettings):
+        self.task = task
+        self.settings = settings
+        self.rounds = settings.rounds
+        self.steps_per_iteration = len(task.train_contexts) * settings.samples * task.horizon
+        differentiable = task.history == 1 and task.noise_size == 0
+        if settings.linearization == "differentiation" and not differentiable:
+            raise ValueError(
+                "linearization = 'differentiation' needs an observation that is a function of the state alone, but "
+                f"{task.name} stacks {task.history} frames with {task.noise_size} noise inputs; use 'regression'"
+            )
+        self._differentiate = differentiable and settings.linearization != "regression"
+
+    def init(self, key: PRNGKeyArray) -> BadmmState:
+        """Controllers that explore around zero torque, and an untrained learner."""
+        task, s = self.task, self.settings
+        M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
+        chol = jnp.broadcast_to(s.start_std * jnp.eye(nu), (M, T, nu, nu))
+        return BadmmState(
+            learner=start_learner(key, task, s.learner),
+            controllers=LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol),
+            multipliers=Multipliers(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu))),
+            nu=jnp.full((M, T), s.penalty),
+            eta=jnp.ones(M),
+            step=jnp.ones(M),
+            objective=jnp.zeros(M),
+            predicted=jnp.zeros(M),
+            iteration=jnp.zeros((), jnp.int32),
+        )
+
+    def collect(self, state: BadmmState, key: PRNGKeyArray) -> Samples:
+        """Roll the controllers (or the learner) through the simulator."""
+        s = self.settings
+        by_learner = jnp.asarray(s.sampling == "learner") & (state.iteration > 0)
+        return sampling.collect(
+            self.task, state.controllers, state.learner.policy, by_learner, key, s.samples, s.smoothing
+        )
+
+    def check(self, samples: Samples) -> None:
+        """Raise `DivergedError` where a condition has no sound sample left."""
+        sampling.check(samples)
+
+    def policy(self, state: BadmmState) -> GaussianPolicy:
+        """The learner's policy."""
+        return state.learner.policy
+
+    def prepare(self, state: BadmmState, samples: Samples) -> tuple[BadmmState, Problem, Metrics]:
+        """Fit local models and adapt the step size by how well the last improvement was predicted."""
+        s = self.settings
+        models = sampling.fit_local_models(self.task, samples, s.prior_strength, s.regularization, s.hessian)
+        policy = state.learner.policy
+        observations = samples.observations.reshape(-1, samples.observations.shape[-1])
+        weights = jnp.repeat(samples.weights.reshape(-1), self.task.horizon)
+        policy = policy.renormalized(policy.normalizer.update(observations, weights))
+        state = dataclasses.replace(state, learner=dataclasses.replace(state.learner, policy=policy))
+
+        problem = Problem(samples, models, state.controllers)
+        actual = self._objective(state, problem, state.controllers)
+        gained, promised = state.objective - actual, state.objective - state.predicted
+        step = self._adapt_step(state, gained, promised)
+        state = dataclasses.replace(state, step=step, objective=actual, iteration=state.iteration + 1)
+        first = state.iteration == 1
+        metrics = {
+            "cost": _weighted_mean(samples.costs, samples.weights),
+            "sampled_cost_min": jnp.where(samples.weights > 0, samples.costs, jnp.inf).min(1),
+            "actual_improvement": jnp.where(first, jnp.nan, gained),
+            "predicted_improvement": jnp.where(first, jnp.nan, promised),
+            "step_multiplier": step,
+            "diverged_samples": (samples.weights == 0).sum(),
+        }
+        return state, problem, metrics
+
+    def improve(self, state: BadmmState, problem: Problem) -> tuple[BadmmState, Metrics]:
+        """Minimise the augmented cost inside the trust region; a failed solve keeps the old controller."""
+        s, T = self.settings, self.task.horizon
+        imitated = self._linearized(state, problem)
+        limit = state.step * s.kl_step * T
+        options = trust_region.Options(tolerance=s.kl_tolerance, eta_min=1e-6, eta_max=1e8)
+
+        def one(model, old, imitated, multipliers, nu, eta, limit):
+            cost = _augmented(model, imitated, multipliers, nu)
+            reference = old.recentred(model.xs[:-1], model.us)
+            solution = trust_region.solve(
+                model.dynamics, cost, reference, limit, model.initial, entropy_weight=nu, eta=eta, options=options
+            )
+            new = solution.controller.recentred(-model.xs[:-1], -model.us)
+            return new, solution, expected_cost(model.cost, solution.states, solution.controller)
+
+        new, solution, cost = jax.vmap(one)(
+            problem.models, problem.old, imitated, state.multipliers, state.nu, state.eta, limit
+        )
+        failed = (solution.status == trust_region.Status.UNREACHABLE) | (
+            solution.status == trust_region.Status.INDEFINITE
+        )
+        usable = ~failed & _all_finite(new)
+        new = _select(usable, self._with_noise_floor(new), problem.old)
+        state = dataclasses.replace(state, controllers=new, eta=jnp.where(usable, solution.eta, state.eta))
+        state = dataclasses.replace(state, predicted=self._objective(state, problem, new))
+        metrics = {
+            "model_cost": cost,
+            "eta": state.eta,
+            "kl_step": solution.kl / T,
+            "kl_limit": limit / T,
+            "sweeps": solution.sweeps,
+            "failed_solves": (~usable).sum(),
+        }
+        return state, metrics
+
+    def teach(self, state: BadmmState, problem: Problem, key: PRNGKeyArray) -> tuple[BadmmState, Metrics]:
+        """Regress the learner on the controllers' actions at the sampled states."""
+        samples, policy = problem.samples, state.learner.policy
+        targets, precisions = self._targets(state, samples)
+        weights = jnp.broadcast_to((samples.weights[..., None] * state.nu[:, None]), targets.shape[:-1])
+        nu_size = self.task.nu
+        batch = supervise.Targets(
+            observations=samples.observations.reshape(-1, samples.observations.shape[-1]),
+            actions=targets.reshape(-1, nu_size),
+            precisions=jnp.broadcast_to(precisions[:, None], (*targets.shape, nu_size)).reshape(-1, nu_size, nu_size),
+            weights=weights.reshape(-1),
+        )
+        training = self.settings.learner.training
+        trained, memory, loss = supervise.fit(policy, state.learner.memory, batch, key, training)
+        # the policy's covariance is the inverse of the mean precision, as KL(p || pi) wants it
+        mean_precision = jnp.einsum("p,pij->ij", batch.weights, batch.precisions) / jnp.maximum(
+            batch.weights.sum(), 1e-20
+        )
+        std = jnp.clip(jnp.diagonal(mean_precision) ** -0.5, self.settings.learner.std_floor, 10.0)
+        trained = dataclasses.replace(trained, std=std)
+        sound = jnp.isfinite(loss) & _all_finite(trained, batched=False)
+        learner = _select(sound, Learner(trained, memory), state.learner)
+        error = learner.policy.mean(batch.observations) - batch.actions
+        squared = (error**2).sum(-1) * batch.weights
+        metrics = {
+            "learner_loss": loss,
+            "learner_error": jnp.sqrt(squared.sum() / jnp.maximum(batch.weights.sum(), 1e-20)),
+            "learner_std": std.mean(),
+            "failed_fits": 1 - sound.astype(jnp.int32),
+        }
+        return dataclasses.replace(state, learner=learner), metrics
+
+    def pull_back(self, state: BadmmState, problem: Problem, last: Array) -> tuple[BadmmState, Metrics]:
+        """Dual step on lambda, and in the last round on nu."""
+        s = self.settings
+        imitated = self._linearized(state, problem)
+        kl = jax.vmap(self._kl_to_learner)(problem.models, state.controllers, imitated)
+
+        def one(model, controller, imitated, multipliers, nu):
+            xs, us = model.xs[:-1], model.us
+            new, learner = controller.recentred(xs, us), imitated.recentred(xs, us)
+            centred_k = multipliers.k + jnp.einsum("tux,tx->tu", multipliers.K, xs)
+            k = self._dual_step(new.chol, nu, centred_k[..., None], (new.k - learner.k)[..., None], s.dual_rate)[..., 0]
+            K = self._dual_step(new.chol, nu, multipliers.K, new.K - learner.K, s.dual_rate_gain)
+            return Multipliers(K, k - jnp.einsum("tux,tx->tu", K, xs))
+
+        multipliers = jax.vmap(one)(problem.models, state.controllers, imitated, state.multipliers, state.nu)
+        multipliers = _select(_all_finite(multipliers), multipliers, state.multipliers)
+        nu = jnp.where(last, self._adapt_penalty(state.nu, kl), state.nu)
+        state = dataclasses.replace(state, multipliers=multipliers, nu=nu)
+        metrics = {
+            "kl_to_learner": kl.mean(1),
+            "lambda_norm": jnp.sqrt((multipliers.k**2).sum(-1).mean(1)),
+            "nu": nu.mean(1),
+        }
+        return state, metrics
+
+    # The parts that the phases share.
+
+    def _linearized(self, state: BadmmState, problem: Problem) -> LinearGaussian:
+        policy, samples = state.learner.policy, problem.samples
+        xs = samples.xs[:, :, :-1]
+        if not self._differentiate:
+            means = policy.mean(samples.observations)
+            std = policy.std
+            return jax.vmap(linear_fit.by_regression, in_axes=(0, 0, 0, None))(xs, means, samples.weights, std)
+
+        def one(xs, weights, context):
+            def mean(x):
+                return policy.mean(self.task.observe(x, context, jnp.zeros(0)))
+
+            return linear_fit.by_differentiation(mean, xs, weights, policy.std)
+
+        return jax.vmap(one)(xs, samples.weights, self.task.train_contexts)
+
+    def _objective(self, state: BadmmState, problem: Problem, controllers: LinearGaussian) -> Float[Array, " M"]:
+        """E[cost] of controllers in the local models: what an improvement promises or has brought."""
+
+        def one(model, controller):
+            centred = controller.recentred(model.xs[:-1], model.us)
+            return expected_cost(model.cost, _states(model, centred), centred)
+
+        return jax.vmap(one)(problem.models, controllers)
+
+    def _adapt_step(self, state: BadmmState, gained: Array, promised: Array) -> Float[Array, " M"]:
+        """step *= promised / (2 (promised - gained)): the minimiser of a quadratic model of the error."""
+        s = self.settings
+        shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised) + 1e-8)
+        factor = jnp.clip(promised / (2.0 * shortfall), 0.1, 5.0)
+        factor = jnp.where(jnp.isfinite(factor) & (state.iteration > 0), factor, 1.0)
+        return jnp.clip(state.step * factor, s.kl_step_multiplier_min, s.kl_step_multiplier_max)
+
+    def _targets(self, state: BadmmState, samples: Samples) -> tuple[Array, Array]:
+        """Actions (M N T nu) and precisions (M T nu nu) that the learner is to imitate.
+
+        The multiplier's share is C lambda / nu, which is what the Lagrangian's minimum gives; the public
+        reference code has nu C lambda, with multipliers scaled accordingly.
+        """
+
+        def one(controller, multipliers, nu, xs):
+            covariance = controller.chol @ controller.chol.mT / nu[:, None, None]
+            wanted = jax.vmap(controller.means)(xs)
+            push = jnp.einsum("tux,ntx->ntu", multipliers.K, xs) + multipliers.k
+            return wanted - jnp.einsum("tuv,ntv->ntu", covariance, push)
+
+        targets = jax.vmap(one)(state.controllers, state.multipliers, state.nu, samples.xs[:, :, :-1])
+        return targets, _precision(state.controllers.chol)
+
+    def _dual_step(self, chol, nu, multiplier, difference, rate):
+        """lambda - rate nu C^-1 difference, bounded to `dual_bound` in units of nu C^-1/2; last axis is of columns."""
+        if rate == 0.0:
+            return multiplier
+        white = jax.lax.linalg.triangular_solve(chol, difference, left_side=True, lower=True)
+        scaled = chol.mT @ multiplier / nu[:, None, None] - rate * white
+        norm = jnp.sqrt((scaled**2).sum(-2, keepdims=True))
+        scaled = scaled * jnp.minimum(1.0, self.settings.dual_bound / jnp.maximum(norm, 1e-12))
+        return nu[:, None, None] * jax.lax.linalg.triangular_solve(
+            chol, scaled, left_side=True, lower=True, transpose_a=True
+        )
+
+    def _adapt_penalty(self, nu: Float[Array, "M T"], kl: Float[Array, "M T"]) -> Float[Array, "M T"]:
+        """Move nu by its rule, inside its bounds.
+
+        "ratio": by the square root of KL to the learner over `penalty_target`, at most by 2 either way.
+        "spread": the literature's rule: doubled where the KL is above mean + deviation over time, halved
+        where it is below mean - deviation. "fixed": not at all.
+        """
+        s = self.settings
+        if s.penalty_rule == "fixed":
+            return nu
+        if s.penalty_rule == "ratio":
+            factor = jnp.clip(jnp.sqrt(kl / s.penalty_target), 0.5, 2.0)
+        else:
+            mean, deviation = kl.mean(1, keepdims=True), kl.std(1, keepdims=True)
+            factor = jnp.where(kl > mean + deviation, 2.0, jnp.where(kl < mean - deviation, 0.5, 1.0))
+        factor = jnp.where(jnp.isfinite(factor), factor, 1.0)
+        return jnp.clip(nu * factor, s.penalty_min, s.penalty_max)
+
+    def _with_noise_floor(self, controllers: LinearGaussian) -> LinearGaussian:
+        """Add std_floor^2 to the covariances: exploration never ends, and no precision is infinite."""
+        floor = self.settings.std_floor**2 * jnp.eye(self.task.nu)
+        chol = jnp.linalg.cholesky(controllers.chol @ controllers.chol.mT + floor)
+        return dataclasses.replace(controllers, chol=chol)
+
+    def _kl_to_learner(self, model: LocalModel, controller: LinearGaussian, imitated: LinearGaussian) -> Array:
+        new, learner = (c.recentred(model.xs[:-1], model.us) for c in (controller, imitated))
+        return kl_per_step(new, learner, _states(model, new))
+
+
+def _augmented(model: LocalModel, imitated: LinearGaussian, multipliers: Multipliers, nu: Array) -> QuadraticCost:
+    """cost - u'lambda(x) + nu (-log pi), in deviations."""
+    nx = model.xs.shape[-1]
+    cost = add_weighted(model.cost, nu, negative_log_prob(imitated.recentred(model.xs[:-1], model.us)))
+    k = multipliers.k + jnp.einsum("tux,tx->tu", multipliers.K, model.xs[:-1])
+    H = cost.H.at[:, nx:, :nx].add(-multipliers.K).at[:, :nx, nx:].add(-multipliers.K.mT)
+    return dataclasses.replace(cost, H=H, g=cost.g.at[:, nx:].add(-k))
+
+
+def _states(model: LocalModel, centred: LinearGaussian) -> Gaussian:
+    return trust_region.propagate(model.dynamics, centred, model.initial)
+
+
+def _precision(chol: Float[Array, "*b nu nu"]) -> Float[Array, "*b nu nu"]:
+    eye = jnp.broadcast_to(jnp.eye(chol.shape[-1]), chol.shape)
+    inverse = jax.lax.linalg.triangular_solve(chol, eye, left_side=True, lower=True)
+    return inverse.mT @ inverse
+
+
+def _weighted_mean(values, weights):
+    return (values * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
+
+
+def _all_finite(tree, batched: bool = True) -> Array:
+    """Whether all numbers of a tree are finite; by default for each entry of the leading axis."""
+    axes = (lambda leaf: tuple(range(1, leaf.ndim))) if batched else (lambda _: None)
+    leaves = [jnp.isfinite(leaf).all(axes(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all(0)
+
+
+def _select(keep, new, old):
+    """New where `keep`, old elsewhere; `keep` is a scalar or has the leading axis of every leaf."""
+
+    def choose(a, b):
+        return jnp.where(keep.reshape(keep.shape + (1,) * (jnp.ndim(a) - keep.ndim)), a, b)
+
+    return jax.tree.map(choose, new, old)

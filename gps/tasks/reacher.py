@@ -1,0 +1,187 @@
+"""A two-link arm reaches for a target in the plane: `reacher`, and `reacher-pomdp`, which hides velocities.
+
+The learner sees the target, and of the arm: cosine and sine of the joint angles, the vector from the target
+to the fingertip, and the joint velocities. In the partially observed variant there are no velocities, the
+joint angles carry noise, and the learner sees the last few frames instead of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dynamics.simulator import make_simulator, physics_state
+from gps.tasks.task import State
+
+
+START = (0.0, 1.6)  # rad, shoulder and elbow: the arm starts bent
+
+
+@dataclass(frozen=True)
+class ReacherSettings:
+    """The task's numbers; the defaults are what the documented results are about."""
+
+    horizon: int = 50  # actions in an episode
+    substeps: int = 5  # physics steps of 0.01 s per action: 0.05 s
+    train_targets: int = 16  # spread over the ring in a sunflower pattern
+    test_targets: int = 200  # drawn over the ring, none closer than 5 mm to a training target
+    ring: tuple[float, ...] = (0.04, 0.20)  # m, inner and outer radius around the shoulder; the arm reaches 0.01 to 0.21
+    start_noise: float = 0.02  # rad and rad/s, standard deviation of the start pose
+    distance_weight: float = 1.0  # of 1/2 (distance / 0.1 m)^2
+    log_weight: float = 0.2  # of 1/2 log(1 + distance^2 / precision^2): its peak gives the last millimetres
+    precision: float = 0.01  # m
+    action_weight: float = 0.1  # of 1/2 action^2
+    velocity_weight: float = 0.001  # of 1/2 velocity^2, (rad/s)^2
+    hide_velocity: bool = False  # the learner does not see joint velocities
+    angle_noise: float = 0.0  # rad, standard deviation of the learner's joint angles
+    history: int = 1  # frames that the learner sees at once
+
+    def __post_init__(self):
+        inner, outer = self.ring if len(self.ring) == 2 else (0.0, 0.0)
+        if not 0.01 < inner < outer < 0.21:
+            raise ValueError(f"ring must be two radii in metres with 0.01 < inner < outer < 0.21, not {self.ring}")
+        if self.horizon < 2:
+            raise ValueError(f"horizon must be at least 2 actions, not {self.horizon}")
+        for name in ("train_targets", "test_targets", "substeps", "history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.precision <= 0:
+            raise ValueError(f"precision must be positive, not {self.precision}")
+        for name in ("start_noise", "angle_noise", "distance_weight", "log_weight", "action_weight", "velocity_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+
+
+PARTIAL = ReacherSettings(hide_velocity=True, angle_noise=0.01, history=6)
+
+
+class Reacher:
+    """See `ControlTask`. x = (shoulder, elbow angle in rad, their velocities in rad/s), u = torque / 0.05 Nm."""
+
+    nx, nu = 4, 2
+
+    def __init__(self, settings: ReacherSettings, engine: str = "auto", name: str = "reacher"):
+        model = mujoco.MjModel.from_xml_string(resources.files("gps.tasks").joinpath("reacher.xml").read_text())
+        self.name = name
+        self.settings = settings
+        self.simulator = make_simulator(model, settings.substeps, engine)
+        self.horizon = settings.horizon
+        self.dt = settings.substeps * model.opt.timestep
+        self.history = settings.history
+        self.noise_size = 2 if settings.angle_noise > 0 else 0
+        self.frame_size = 8 if settings.hide_velocity else 10
+        self.links = (float(model.body("lower").pos[0]), float(model.site("fingertip").pos[0]))
+        self.train_contexts = jnp.asarray(sunflower(settings.train_targets, settings.ring), jnp.float32)
+        self.test_contexts = jnp.asarray(draw_apart(settings.test_targets, settings.ring, self.train_contexts))
+
+    def reset(self, key: PRNGKeyArray) -> State:
+        """Start an episode for a target drawn from the training targets."""
+        pick, start, noise, rest = jax.random.split(key, 4)
+        context = self.train_contexts[jax.random.randint(pick, (), 0, len(self.train_contexts))]
+        state = self.initial_state(start, context)
+        frame = self._frame(noise, state, context)
+        frames = jnp.tile(frame, (self.history, 1))
+        data = {"state": state, "context": context, "frames": frames, "t": jnp.zeros((), jnp.int32), "key": rest}
+        zero = jnp.zeros(())
+        x = self.control_state(state)
+        return State(data, self._obs(frames, x, context), zero, zero, {"distance": self.distance(x, context)})
+
+    def step(self, state: State, action: Float[Array, " nu"]) -> State:
+        """Act for 0.05 s; the reward is the negative cost of the step, at the last one of the end as well."""
+        data = state.data
+        context, t = data["context"], data["t"]
+        noise, rest = jax.random.split(data["key"])
+        following = self.simulator.step(data["state"], action)
+        x, x_next = self.control_state(data["state"]), self.control_state(following)
+        done = t + 1 >= self.horizon
+        cost = self.cost(x, action, t, context) + jnp.where(done, self.final_cost(x_next, context), 0.0)
+        frames = jnp.concatenate([data["frames"][1:], self._frame(noise, following, context)[None]])
+        data = {"state": following, "context": context, "frames": frames, "t": t + 1, "key": rest}
+        metrics = {"distance": self.distance(x_next, context)}
+        return State(data, self._obs(frames, x_next, context), -cost, done.astype(jnp.float32), metrics)
+
+    def initial_state(self, key: PRNGKeyArray, context: Float[Array, "2"]) -> Float[Array, " nstate"]:
+        """The bent arm at rest, with a little noise in pose and velocity."""
+        del context
+        q, qd = self.settings.start_noise * jax.random.normal(key, (2, 2))
+        return physics_state(self.simulator.model, jnp.asarray(START) + q, qd)
+
+    def control_state(self, state: Float[Array, " nstate"]) -> Float[Array, "4"]:
+        """Joint angles and velocities."""
+        return state[1:5]
+
+    def point(self, x: Float[Array, "4"]) -> Float[Array, "2"]:
+        """Fingertip position in the plane, in metres, by forward kinematics."""
+        upper, lower = self.links
+        shoulder, both = x[0], x[0] + x[1]
+        return jnp.stack(
+            [
+                upper * jnp.cos(shoulder) + lower * jnp.cos(both),
+                upper * jnp.sin(shoulder) + lower * jnp.sin(both),
+            ]
+        )
+
+    def observe(self, x: Float[Array, "4"], context: Float[Array, "2"], noise: Array) -> Float[Array, " frame"]:
+        """Cosines and sines of the angles, target, fingertip - target [, velocities]."""
+        if self.noise_size:
+            x = x.at[:2].add(self.settings.angle_noise * noise)
+        seen = [jnp.cos(x[:2]), jnp.sin(x[:2]), context, self.point(x) - context]
+        return jnp.concatenate(seen if self.settings.hide_velocity else [*seen, x[2:]])
+
+    def privileged(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Float[Array, "10"]:
+        """The frame of the fully observed task."""
+        return jnp.concatenate([jnp.cos(x[:2]), jnp.sin(x[:2]), context, self.point(x) - context, x[2:]])
+
+    def cost(self, x: Float[Array, "4"], u: Float[Array, "2"], t, context: Float[Array, "2"]) -> Array:
+        """Distance, its logarithm, torque and velocity, each squared and weighted."""
+        del t
+        s = self.settings
+        return self.final_cost(x, context) + 0.5 * (s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:]))
+
+    def final_cost(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Array:
+        """The part of the cost that is about the fingertip."""
+        s = self.settings
+        offset = self.point(x) - context
+        squared = offset @ offset
+        return 0.5 * s.distance_weight * squared / 0.01 + 0.5 * s.log_weight * jnp.log1p(squared / s.precision**2)
+
+    def distance(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Array:
+        """From the fingertip to the target, in metres."""
+        offset = self.point(x) - context
+        return jnp.sqrt(offset @ offset + 1e-20)
+
+    def _frame(self, key, state, context):
+        noise = jax.random.normal(key, (self.noise_size,))
+        return self.observe(self.control_state(state), context, noise)
+
+    def _obs(self, frames, x, context):
+        return {"state": frames.reshape(-1), "privileged_state": self.privileged(x, context)}
+
+
+def sunflower(count: int, ring: tuple[float, ...]) -> np.ndarray:
+    """`count` points spread evenly over a ring: golden-angle spiral, equal areas."""
+    i = np.arange(count)
+    inner, outer = ring
+    radius = np.sqrt(inner**2 + (i + 0.5) / count * (outer**2 - inner**2))
+    angle = i * np.pi * (3 - np.sqrt(5))
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def draw_apart(count: int, ring: tuple[float, ...], others: Array, apart: float = 0.005) -> np.ndarray:
+    """`count` points drawn uniformly over a ring (always the same ones), each farther than `apart` from `others`."""
+    generator = np.random.default_rng(20150501)
+    inner, outer = ring
+    points = np.empty((0, 2))
+    while len(points) < count:
+        radius = np.sqrt(generator.uniform(inner**2, outer**2, count))
+        angle = generator.uniform(-np.pi, np.pi, count)
+        drawn = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+        gap = np.linalg.norm(drawn[:, None] - np.asarray(others), axis=-1).min(1)
+        points = np.concatenate([points, drawn[gap > apart]])
+    return points[:count].astype(np.float32)

@@ -1,0 +1,98 @@
+"""What a task is: the environment that every guider needs, and the control side that model-based ones need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dynamics.simulator import Simulator
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """One moment of an episode, after the convention of Brax and MuJoCo Playground."""
+
+    data: Any  # what the environment itself keeps
+    obs: dict[str, Array]  # "state": what the learner sees; "privileged_state": what the guider sees
+    reward: Float[Array, ""]
+    done: Float[Array, ""]  # 1 at the last step
+    metrics: dict[str, Array] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """Episodes by `reset` and `step`, for one environment; `vmap` and `jit` them."""
+
+    def reset(self, key: PRNGKeyArray) -> State:
+        """Start an episode with a condition drawn at random."""
+        ...
+
+    def step(self, state: State, action: Float[Array, " nu"]) -> State:
+        """Act for one step."""
+        ...
+
+
+class ControlTask(Environment, Protocol):
+    """An environment whose controllers' state, cost and conditions are named.
+
+    The controllers' state x (nx) is what linear-Gaussian controllers act on and local dynamics predict; a
+    context (nc) is what distinguishes conditions, such as a target. The learner never sees x: it sees the
+    last `history` frames of `observe`.
+    """
+
+    name: str
+    simulator: Simulator
+    horizon: int  # actions in an episode
+    dt: float  # seconds per action
+    nx: int
+    nu: int
+    frame_size: int  # size of one observation frame
+    noise_size: int  # standard normal numbers that one frame takes; 0 for noiseless observations
+    history: int  # frames that the learner sees at once
+    train_contexts: Float[Array, "M nc"]
+    test_contexts: Float[Array, "M_test nc"]  # disjoint from the training contexts
+
+    def initial_state(self, key: PRNGKeyArray, context: Float[Array, " nc"]) -> Float[Array, " nstate"]:
+        """Draw the physics state that an episode starts in."""
+        ...
+
+    def control_state(self, state: Float[Array, " nstate"]) -> Float[Array, " nx"]:
+        """The controllers' state in a physics state."""
+        ...
+
+    def observe(
+        self, x: Float[Array, " nx"], context: Float[Array, " nc"], noise: Float[Array, " noise"]
+    ) -> Float[Array, " frame"]:
+        """One frame of what the learner sees; differentiable in x."""
+        ...
+
+    def privileged(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
+        """What a guider sees: everything, without noise."""
+        ...
+
+    def cost(self, x: Float[Array, " nx"], u: Float[Array, " nu"], t, context: Float[Array, " nc"]) -> Array:
+        """Stage cost, twice differentiable; the reward is its negative."""
+        ...
+
+    def final_cost(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
+        """Terminal cost, twice differentiable."""
+        ...
+
+    def distance(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
+        """How far from solved a state is, in metres: what the numbers at the end of a run are about."""
+        ...
+
+    def point(self, x: Float[Array, " nx"]) -> Float[Array, "2"]:
+        """Where in the plane, in metres, the task's point of interest is: what the path figures draw."""
+        ...
+
+
+def episode_cost(task: ControlTask, xs, us, context) -> Float[Array, ""]:
+    """Cost of one trajectory (T+1 states, T actions), its terminal cost included."""
+    stage = jax.vmap(task.cost, in_axes=(0, 0, 0, None))(xs[:-1], us, jnp.arange(len(us)), context)
+    return stage.sum() + task.final_cost(xs[-1], context)

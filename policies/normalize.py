@@ -1,0 +1,48 @@
+"""Input normalisation from the statistics of everything seen so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Normalizer:
+    """Running mean and variance of each input; an input that never changed is centred but not scaled."""
+
+    count: Float[Array, ""]
+    mean: Float[Array, " no"]
+    squares: Float[Array, " no"]  # sum of squared deviations from the mean
+
+    @classmethod
+    def start(cls, no: int) -> Normalizer:
+        """Before anything was seen: the identity."""
+        return cls(jnp.zeros(()), jnp.zeros(no), jnp.zeros(no))
+
+    @property
+    def scale(self) -> Float[Array, " no"]:
+        """Standard deviation of each input, and 1 for one that is constant to rounding."""
+        deviation = jnp.sqrt(self.squares / jnp.maximum(self.count, 1.0))
+        constant = deviation <= 1e-5 * (jnp.abs(self.mean) + 1e-3)
+        return jnp.where(constant, 1.0, deviation)
+
+    def __call__(self, o: Float[Array, "*b no"]) -> Float[Array, "*b no"]:
+        """(o - mean) / scale."""
+        return (o - self.mean) / self.scale
+
+    def update(self, o: Float[Array, "P no"], weights: Float[Array, " P"]) -> Normalizer:
+        """Take P more observations into account, each as often as its weight says (Chan et al., 1979)."""
+        added = weights.sum()
+        total = jnp.maximum(self.count + added, 1.0)
+        mean = weights @ o / jnp.maximum(added, 1.0)
+        squares = weights @ (o - mean) ** 2
+        shift = mean - self.mean
+        return Normalizer(
+            self.count + added,
+            self.mean + shift * added / total,
+            self.squares + squares + shift**2 * self.count * added / total,
+        )

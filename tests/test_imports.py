@@ -1,0 +1,29 @@
+"""What importing a package brings with it."""
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import controllers
+
+HEAVY = ("mujoco", "flax", "optax", "orbax", "matplotlib", "rich", "jaxtyping", "gps", "dynamics", "policies")
+
+
+def test_every_controllers_module_imports_alone():
+    """`from controllers import ilqr`, and every other, in a fresh interpreter: no simulator, networks or plots.
+
+    The copied folder has to work in a project that has jax, jaxopt and numpy and nothing else.
+    """
+    names = sorted(module.name for module in pkgutil.iter_modules(controllers.__path__))
+    assert "trust_region" in names
+    code = f"import sys; from controllers import {', '.join(names)}; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "[]", done.stderr
