@@ -17,16 +17,20 @@ def kl_per_step(p: LinearGaussian, q: LinearGaussian, states: Gaussian) -> Float
     """E[ KL(p(u | x[t]) || q(u | x[t])) ] for each t, x[t] under the given marginals (of p, as a rule).
 
     1/2 [ tr(Q^-1 P) - nu + log det Q - log det P + E |Q^-1/2 ((K_p - K_q) x + k_p - k_q)|^2 ]
+
+    The first four terms cancel where p is close to q. With D = chol_q^-1 (chol_p - chol_q), lower triangular
+    with diagonal d, they are |D|^2 + 2 sum(d - log(1 + d)): sound in float32 for a KL of 1e-7 nats.
     """
     mean, cov = states.mean[:-1], states.cov[:-1]
     K, k = p.K - q.K, p.k - q.k
-    stacked = jnp.concatenate([p.chol, K, k[..., None]], axis=-1)
+    stacked = jnp.concatenate([p.chol - q.chol, K, k[..., None]], axis=-1)
     white = jax.lax.linalg.triangular_solve(q.chol, stacked, left_side=True, lower=True)
     nu, nx = K.shape[-2:]
-    chol, K, k = white[..., :nu], white[..., nu : nu + nx], white[..., nu + nx]
+    D, K, k = white[..., :nu], white[..., nu : nu + nx], white[..., nu + nx]
     offset = jnp.einsum("tux,tx->tu", K, mean) + k
     mismatch = (offset**2).sum(-1) + ((K @ cov) * K).sum((-1, -2))
-    spread = (chol**2).sum((-1, -2)) - nu + 2 * (half_logdet(q.chol) - half_logdet(p.chol))
+    d = jnp.diagonal(D, axis1=-2, axis2=-1)
+    spread = (D**2).sum((-1, -2)) + 2.0 * (d - jnp.log1p(d)).sum(-1)
     return 0.5 * (spread + mismatch)
 
 

@@ -70,7 +70,7 @@ def backward_pass(
         stabilization of complex behaviors", IROS 2012, for the value of a regularised controller.
     """
     T, nx, nu = dynamics.B.shape
-    damping = regularization * jnp.eye(nu)
+    damping = regularization * jnp.eye(nu, dtype=dynamics.B.dtype)
 
     def step(value, inputs):
         V, v = value
@@ -91,7 +91,7 @@ def backward_pass(
     inputs = (dynamics.A, dynamics.B, dynamics.c, cost.H, cost.g)
     _, (K, k, S, V, v, slope, curvature) = jax.lax.scan(step, final, inputs, reverse=True)
     chol = jnp.sqrt(jnp.broadcast_to(temperature, (T,)))[:, None, None] * S
-    solved = jnp.isfinite(K).all() & jnp.isfinite(k).all() & jnp.isfinite(chol).all()
+    solved = jnp.stack([jnp.isfinite(a).all() for a in (K, k, chol, V, v)]).all()
     return LqrSolution(
         controller=LinearGaussian(K, k, chol),
         V=jnp.concatenate([V, cost.H_final[None]]),

@@ -69,15 +69,16 @@ class TrustRegionSolution:
 
 
 class _Search(NamedTuple):
-    """Bracket of log eta, the last two points of the secant, and the best controller so far."""
+    """Bracket of log eta with f = log(KL / limit) at its ends, and the best controller so far."""
 
     s: Array  # log eta to try next
-    low: Array  # largest log eta known to exceed the limit (or to be indefinite)
-    high: Array  # smallest log eta known to be inside the limit
-    last_s: Array
-    last_f: Array  # log(KL / limit) at last_s; NaN when unknown
+    step: Array  # the step that led to s
+    low: Array  # largest log eta known to exceed the limit (or to be indefinite); -inf when none is
+    high: Array  # smallest log eta known to be inside the limit; inf when none is
+    f_low: Array  # NaN where indefinite; shrunk while the other end alone moves (Anderson and Bjorck)
+    f_high: Array
+    last_f: Array  # f of the previous sweep; NaN when unknown
     best: TrustRegionSolution
-    definite: Array  # some eta had every Q_uu positive definite
     done: Array
 
 
@@ -145,20 +146,28 @@ def solve(
             [Status.CONVERGED, Status.INACTIVE, Status.UNREACHABLE, Status.INDEFINITE],
             Status.SWEEPS,
         )
-        low = jnp.where(fits, search.low, jnp.maximum(s, search.low))
-        high = jnp.where(fits, jnp.minimum(s, search.high), search.high)
+        low, f_low = jnp.where(fits, search.low, s), jnp.where(fits, search.f_low, f)
+        high, f_high = jnp.where(fits, s, search.high), jnp.where(fits, f, search.f_high)
+        again_high, again_low = fits & (search.last_f <= 0.0), ~fits & (search.last_f > 0.0)
+        ratio = 1.0 - f / search.last_f
+        shrink = jnp.where(ratio > 0.0, ratio, 0.5)
+        f_low = jnp.where(again_high, shrink * f_low, f_low)
+        f_high = jnp.where(again_low, shrink * f_high, f_high)
         candidate = TrustRegionSolution(controller, states, jnp.exp(s), kl, search.best.sweeps, status)
         best = _where(fits, candidate, search.best)
         best = _replace_counts(best, search.best.sweeps + 1, status)
-        stuck = high - low < 1e-5
+        stuck = high - low < 8.0 * jnp.finfo(s.dtype).eps * (1.0 + jnp.abs(s))
+        following = _next(s, f, search.step, search.last_f, (low, high, f_low, f_high))
+        following = jnp.clip(following, s_min, s_max)
         return _Search(
-            s=_next(s, f, search.last_s, search.last_f, low, high, s_min, s_max),
+            s=following,
+            step=following - s,
             low=low,
             high=high,
-            last_s=s,
+            f_low=f_low,
+            f_high=f_high,
             last_f=f,
             best=best,
-            definite=search.definite | definite,
             done=close | inactive | exhausted | stuck,
         )
 
@@ -176,21 +185,27 @@ def solve(
         sweeps=jnp.zeros((), jnp.int32),
         status=jnp.asarray(Status.SWEEPS, jnp.int32),
     )
-    first = _Search(start, -inf, inf, nan, nan, fallback, jnp.asarray(False), jnp.asarray(False))
+    first = _Search(start, jnp.zeros_like(start), -inf, inf, nan, nan, nan, fallback, jnp.asarray(False))
     return jax.lax.while_loop(unfinished, body, first).best
 
 
-def _next(s, f, last_s, last_f, low, high, s_min, s_max) -> Array:
-    """Log eta to try next: the secant where it falls inside the bracket, else its middle, else a long step."""
-    usable = jnp.isfinite(last_f) & jnp.isfinite(f) & (s != last_s)
-    slope = jnp.where(usable, (f - last_f) / jnp.where(usable, s - last_s, 1.0), -1.4)
-    slope = jnp.clip(slope, -3.0, -0.2)  # KL ~ eta^-2 for large eta, flatter below
-    step = jnp.where(jnp.isfinite(f), -f / slope, jnp.log(10.0))
-    candidate = s + jnp.clip(step, -9.0, 9.0)
-    bracketed = jnp.isfinite(low) & jnp.isfinite(high)
-    outside = (candidate <= low) | (candidate >= high) | ~jnp.isfinite(f)
-    candidate = jnp.where(bracketed & outside, 0.5 * (low + high), candidate)
-    return jnp.clip(candidate, s_min, s_max)
+def _next(s, f, step, last_f, bracket) -> Array:
+    """Log eta to try next: inside a bracket the chord of its ends, else the secant, longer where KL is flat."""
+    low, high, f_low, f_high = bracket
+    weight = f_low / (f_low - f_high)
+    chord = jnp.where(jnp.isfinite(weight), low + weight * (high - low), 0.5 * (low + high))
+    margin = 0.01 * (high - low)
+    chord = jnp.clip(chord, low + margin, high - margin)
+
+    usable = jnp.isfinite(last_f) & jnp.isfinite(f) & (step != 0.0)
+    slope = jnp.where(usable, (f - last_f) / jnp.where(usable, step, 1.0), -1.4)
+    secant = -f / jnp.clip(slope, -3.0, -0.2)  # KL ~ eta^-2 for large eta, flatter below
+    up = ~(f < 0.0)
+    longer = jnp.where(up, 1.0, -1.0) * jnp.maximum(jnp.abs(secant), 3.0 * jnp.abs(step))
+    longer = jnp.where(jnp.isfinite(f), longer, jnp.maximum(2.3, 2.0 * jnp.abs(step)))
+    secant = jnp.where((slope > -0.2) | ~jnp.isfinite(f), longer, secant)
+    alone = s + jnp.clip(secant, -9.0, 9.0)
+    return jnp.where(jnp.isfinite(low) & jnp.isfinite(high), chord, alone)
 
 
 def _where(condition, yes: TrustRegionSolution, no: TrustRegionSolution) -> TrustRegionSolution:

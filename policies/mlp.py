@@ -41,7 +41,7 @@ class GaussianPolicy:
     def start(cls, key: PRNGKeyArray, no: int, nu: int, hidden: tuple[int, ...], std: float) -> GaussianPolicy:
         """A fresh policy for observations of size `no` and actions of size `nu`."""
         network = MLP(tuple(hidden), nu)
-        return cls(network, network.init(key, jnp.zeros(no)), Normalizer.start(no), jnp.full(nu, std))
+        return cls(network, network.init(key, jnp.zeros(no)), Normalizer.start(no), jnp.full(nu, std, float))
 
     def mean(self, o: Float[Array, "*b no"]) -> Float[Array, "*b nu"]:
         """Mean action for an observation."""

@@ -337,6 +337,8 @@ def test_a_kill_in_the_middle_of_repeated_saves_leaves_a_whole_checkpoint(tmp_pa
 def test_nothing_is_printed(tmp_path):
     """Nor by orbax; in a process of its own, because pytest takes the log for itself."""
     code = f"""
+import absl.logging
+absl.logging.set_verbosity("info")  # as chatty as a user may have made it
 from pathlib import Path
 from test_checkpoint import Checkpoints, saved, state_of
 checkpoints = saved(Path({str(tmp_path)!r}))

@@ -295,10 +295,13 @@ def test_step_out_of_the_domain_of_the_cost_is_rejected():
     np.testing.assert_allclose(solution.actions, 0.75, atol=1e-6)
 
 
-def test_minimum_of_zero_cost_is_recognised():
-    solution = at_rest(lambda _x, u, _t: (jnp.sin(u[0]) - 0.3) ** 2, 0.1)
-    assert solution.converged
-    np.testing.assert_allclose(solution.actions, np.arcsin(0.3), rtol=1e-12)
+def test_minimum_of_zero_cost_is_recognised_in_spite_of_rounding():
+    mix = np.random.default_rng(0).normal(size=(3, 3))
+    actions = np.zeros((2, 3))
+    solution = ilqr.solve(keep_state, lambda _x, u, _t: ((jnp.sin(mix @ u) - 0.11) ** 2).sum(), np.zeros(1), actions)
+    assert 0.0 < solution.cost < 1e-28  # rounding keeps it from being zero
+    assert int(solution.status) == Status.CONVERGED_COST
+    np.testing.assert_allclose(solution.actions[0], np.linalg.solve(mix, np.full(3, np.arcsin(0.11))), rtol=1e-12)
 
 
 def test_infinitely_low_cost_is_no_improvement():

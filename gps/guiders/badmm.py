@@ -169,7 +169,7 @@ class Badmm:
             learner=start_learner(key, task, s.learner),
             controllers=LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol),
             multipliers=Multipliers(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu))),
-            nu=jnp.full((M, T), s.penalty),
+            nu=jnp.full((M, T), s.penalty, float),
             eta=jnp.ones(M),
             step=jnp.ones(M),
             objective=jnp.zeros(M),

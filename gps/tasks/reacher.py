@@ -37,7 +37,8 @@ class ReacherSettings:
     log_weight: float = 0.2  # of 1/2 log(1 + distance^2 / precision^2): its peak gives the last millimetres
     precision: float = 0.01  # m
     action_weight: float = 0.1  # of 1/2 action^2
-    velocity_weight: float = 0.001  # of 1/2 velocity^2, (rad/s)^2
+    velocity_weight: float = 0.003  # of 1/2 velocity^2, (rad/s)^2
+    posture_weight: float = 0.0  # of 1/2 (elbow angle - 1.6 rad)^2: each target has two poses, this prefers one
     hide_velocity: bool = False  # the learner does not see joint velocities
     angle_noise: float = 0.0  # rad, standard deviation of the learner's joint angles
     history: int = 1  # frames that the learner sees at once
@@ -75,7 +76,7 @@ class Reacher:
         self.dt = settings.substeps * model.opt.timestep
         self.history = settings.history
         self.noise_size = 2 if settings.angle_noise > 0 else 0
-        self.frame_size = 8 if settings.hide_velocity else 10
+        self.frame_size = 6 if settings.hide_velocity else 8
         self.links = (float(model.body("lower").pos[0]), float(model.site("fingertip").pos[0]))
         self.train_contexts = jnp.asarray(sunflower(settings.train_targets, settings.ring), jnp.float32)
         self.test_contexts = jnp.asarray(draw_apart(settings.test_targets, settings.ring, self.train_contexts))
@@ -128,21 +129,23 @@ class Reacher:
         )
 
     def observe(self, x: Float[Array, "4"], context: Float[Array, "2"], noise: Array) -> Float[Array, " frame"]:
-        """Cosines and sines of the angles, target, fingertip - target [, velocities]."""
+        """Cosine and sine of the elbow; target, and fingertip - target, in the upper arm's frame [; velocities]."""
         if self.noise_size:
             x = x.at[:2].add(self.settings.angle_noise * noise)
-        seen = [jnp.cos(x[:2]), jnp.sin(x[:2]), context, self.point(x) - context]
+        cos, sin = jnp.cos(x[0]), jnp.sin(x[0])
+        into_arm = jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])])
+        seen = [jnp.cos(x[1:2]), jnp.sin(x[1:2]), into_arm @ context, into_arm @ (self.point(x) - context)]
         return jnp.concatenate(seen if self.settings.hide_velocity else [*seen, x[2:]])
 
     def privileged(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Float[Array, "10"]:
-        """The frame of the fully observed task."""
+        """Cosines and sines of both angles, target, fingertip - target, velocities; all in the world's frame."""
         return jnp.concatenate([jnp.cos(x[:2]), jnp.sin(x[:2]), context, self.point(x) - context, x[2:]])
 
     def cost(self, x: Float[Array, "4"], u: Float[Array, "2"], t, context: Float[Array, "2"]) -> Array:
         """Distance, its logarithm, torque and velocity, each squared and weighted."""
         del t
         s = self.settings
-        return self.final_cost(x, context) + 0.5 * (s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:]))
+        return self.final_cost(x, context) + 0.5 * (s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:]) + s.posture_weight*(x[1]-START[1])**2)
 
     def final_cost(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Array:
         """The part of the cost that is about the fingertip."""
