@@ -42,9 +42,7 @@ def moments(w: Float[Array, "P nw"], weights: Float[Array, " P"]) -> tuple[Array
     return mean, (centred * weights[:, None]).T @ centred / total
 
 
-def pooled_prior(
-    w: Float[Array, "P nw"], weights: Float[Array, " P"], strength: float = 1.0
-) -> NormalInverseWishart:
+def pooled_prior(w: Float[Array, "P nw"], weights: Float[Array, " P"], strength: float = 1.0) -> NormalInverseWishart:
     """One prior for every time step, from all samples of all conditions and times pooled.
 
     Args:

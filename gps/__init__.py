@@ -1,3 +1,12 @@
 """Guided policy search: one loop, two sources of guidance."""
 
+import os
+import time
+
 import controllers  # noqa: F401  (first: it sets OPENBLAS_NUM_THREADS before jax is imported)
+
+STARTED = time.time()  # seconds since the epoch; a run's wall time counts from here, imports included
+
+# Loading a compiled program from the cache makes XLA's C++ side log a page of CPU features as an "error" on
+# standard error, though it loads. Python exceptions are not affected. Set it to 0 to see everything.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -9,8 +9,61 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
+import pytest
 
 # Compilation is most of the time of the tests: keep what was compiled between runs of the suite.
 _cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(tempfile.gettempdir()) / "gps-test-compilation-cache")
 jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The settings of the smallest experiment, with changes: tiny("run.seed=1", "task.horizon=6")."""
+    from gps import config
+    from gps.experiment import Experiment
+
+    tables = {
+        "run": {"task": "reacher", "guider": "badmm", "engine": "mujoco", "iterations": 3},
+        "task": {"horizon": 8, "train_targets": 2, "test_targets": 4},
+        "guider": {"samples": 2, "rounds": 2, "learner": {"hidden": [8, 8], "training": {"updates": 8}}},
+    }
+
+    def settings(*changes: str) -> dict:
+        return Experiment.resolve(config.override(tables, changes)).to_dict()
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """Guiders by the settings that they were built from, and the programs of each."""
+    return {}, {}
+
+
+@pytest.fixture
+def shared_programs(monkeypatch, compiled):
+    """Equal settings get the same guider and programs: an experiment is compiled once in all tests of a process.
+
+    The fixture is the function that returns the programs of a guider.
+    """
+    from gps import train
+    from gps.experiment import Experiment
+
+    guiders, programs = compiled
+    build, start = Experiment.build, train.Programs
+
+    def same_guider(experiment):
+        key = repr((experiment.run.task, experiment.run.engine, experiment.task, experiment.guider))
+        if key not in guiders:
+            guiders[key] = build(experiment)
+        return guiders[key]
+
+    def same_programs(guider):
+        if id(guider) not in programs:
+            programs[id(guider)] = start(guider)
+        return programs[id(guider)]
+
+    monkeypatch.setattr(Experiment, "build", same_guider)
+    monkeypatch.setattr(train, "Programs", same_programs)
+    return same_programs

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers import trust_region
 from controllers.expand import HESSIANS
@@ -40,7 +40,7 @@ from policies import linear_fit, supervise
 from policies.mlp import GaussianPolicy
 
 LINEARIZATIONS = ("auto", "differentiation", "regression")
-SAMPLING = ("controllers", "learner")
+SAMPLING = ("controllers", "learner", "both")
 PENALTY_RULES = ("ratio", "spread", "fixed")
 
 
@@ -48,30 +48,32 @@ PENALTY_RULES = ("ratio", "spread", "fixed")
 class BadmmSettings:
     """Settings of BADMM; nats are per time step."""
 
-    samples: int = 5  # roll-outs per condition and iteration
+    samples: int = 2  # roll-outs per condition and iteration
     rounds: int = 4  # improve-teach-pull rounds on one batch of samples
-    sampling: str = "controllers"  # who collects: the controllers, or the learner from the second iteration on
+    sampling: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both"
+    learner_every: int = 3  # with "both": the learner collects every third time, and takes over where it does better
     smoothing: float = 0.0  # steps, time constant of the exploration noise; 0 is white noise
     start_std: float = 0.3  # standard deviation of the first controllers' actions
     std_floor: float = 0.02  # smallest standard deviation of a controller's actions
 
     kl_step: float = 1.0  # nats, trust region of one iteration
     kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
-    kl_step_multiplier_max: float = 3.0
+    kl_step_multiplier_max: float = 1.0
     kl_tolerance: float = 0.02  # relative, to which the limit is met
 
-    penalty: float = 0.01  # nu at the start, task units per nat
+    penalty: float = 0.3  # nu at the start, task units per nat
     penalty_min: float = 1e-4
     penalty_max: float = 10.0
     penalty_rule: str = "ratio"  # how nu moves; see `_adapt_penalty`
-    penalty_target: float = 0.5  # nats, the KL to the learner that the "ratio" rule holds
+    penalty_target: float = 0.1  # nats, the KL to the learner that the "ratio" rule holds
     dual_rate: float = 0.2  # of the multipliers on the mean action
     dual_rate_gain: float = 0.0  # of the multipliers on the gain matrix; 0 leaves them out
     dual_bound: float = 2.0  # largest multiplier, in standard deviations that it moves the learner's target
 
     linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
-    hessian: str = "clip"  # of the cost; see controllers.expand
-    prior_strength: float = 1.0  # samples that the prior of the local dynamics stands for
+    hessian: str = "flip"  # of the cost; see controllers.expand
+    prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
+    model_tolerance: float = 1.0  # how far, relative to the sampled cost, a local model may be off and still be used
     regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
     learner: LearnerSettings = LearnerSettings()
 
@@ -84,11 +86,21 @@ class BadmmSettings:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.learner_every < 2:
+            raise ValueError(f"learner_every must be at least 2 iterations, not {self.learner_every}")
         if self.samples < 2:
             raise ValueError(f"samples must be at least 2 to fit dynamics, not {self.samples}")
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, not {self.rounds}")
-        positive = ("start_std", "std_floor", "kl_step", "kl_tolerance", "penalty_min", "penalty_target", "prior_strength")
+        positive = (
+            "start_std",
+            "std_floor",
+            "kl_step",
+            "kl_tolerance",
+            "penalty_min",
+            "penalty_target",
+            "prior_strength",
+        )
         for name in (*positive, "dual_bound", "kl_step_multiplier_min"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
@@ -129,6 +141,8 @@ class BadmmState:
     step: Float[Array, " M"]  # step size: multiplies the KL limit
     objective: Float[Array, " M"]  # of the controllers before the last improvement, in their local models
     predicted: Float[Array, " M"]  # of the controllers after it, in the same models
+    cost: Float[Array, " M"]  # of `samples`, in task units
+    samples: Samples  # the last ones that counted, which the learner is taught on
     iteration: Array
 
 
@@ -137,9 +151,11 @@ class BadmmState:
 class Problem:
     """What every round of one iteration uses."""
 
-    samples: Samples
-    models: LocalModel  # leading M
-    old: LinearGaussian  # the controllers that the trust region is measured from
+    samples: Samples  # the new ones, or where they do not count the last that did
+    models: LocalModel  # of the new ones; leading M
+    old: LinearGaussian  # the controllers that the samples came from; the trust region is measured from them
+    counts: Bool[Array, " M"]  # the new samples count: not a learner's that did worse than the controller
+    trusted: Bool[Array, " M"]  # they do, and the local model reproduces their cost
 
 
 class Badmm:
@@ -174,15 +190,22 @@ class Badmm:
             step=jnp.ones(M),
             objective=jnp.zeros(M),
             predicted=jnp.zeros(M),
+            cost=jnp.zeros(M),
+            samples=sampling.none_yet(task, s.samples),
             iteration=jnp.zeros((), jnp.int32),
         )
 
     def collect(self, state: BadmmState, key: PRNGKeyArray) -> Samples:
         """Roll the controllers (or the learner) through the simulator."""
         s = self.settings
-        by_learner = jnp.asarray(s.sampling == "learner") & (state.iteration > 0)
         return sampling.collect(
-            self.task, state.controllers, state.learner.policy, by_learner, key, s.samples, s.smoothing
+            self.task,
+            state.controllers,
+            state.learner.policy,
+            self._by_learner(state),
+            key,
+            s.samples,
+            s.smoothing,
         )
 
     def check(self, samples: Samples) -> None:
@@ -203,18 +226,36 @@ class Badmm:
         policy = policy.renormalized(policy.normalizer.update(observations, weights))
         state = dataclasses.replace(state, learner=dataclasses.replace(state.learner, policy=policy))
 
-        problem = Problem(samples, models, state.controllers)
-        actual = self._objective(state, problem, state.controllers)
+        by_learner = self._by_learner(state)
+        old = _select(by_learner, self._linearized(state, samples), state.controllers)
+        actual = _objective(models, old)
+        cost = _weighted_mean(samples.costs, samples.weights)
+        # few samples can fit dynamics that are unstable under the very controller that they came from
+        trusted = jnp.abs(actual - cost) <= s.model_tolerance * jnp.abs(cost)
+        takes_over = by_learner & trusted & ((cost < state.cost) | (s.sampling == "learner"))
+        counts = takes_over | ~by_learner
+        trusted = trusted & counts
+        kept = _select(counts, samples, state.samples)
+        problem = Problem(kept, models, _select(takes_over, old, state.controllers), counts, trusted)
         gained, promised = state.objective - actual, state.objective - state.predicted
-        step = self._adapt_step(state, gained, promised)
-        state = dataclasses.replace(state, step=step, objective=actual, iteration=state.iteration + 1)
+        step = jnp.where(trusted, self._adapt_step(state, gained, promised), state.step)
+        state = dataclasses.replace(
+            state,
+            step=step,
+            objective=jnp.where(trusted, actual, state.objective),
+            cost=jnp.where(counts, cost, state.cost),
+            samples=kept,
+            iteration=state.iteration + 1,
+        )
         first = state.iteration == 1
         metrics = {
-            "cost": _weighted_mean(samples.costs, samples.weights),
-            "sampled_cost_min": jnp.where(samples.weights > 0, samples.costs, jnp.inf).min(1),
+            "cost": cost,
+            "controllers_distance": sampling.distance(self.task, samples),
             "actual_improvement": jnp.where(first, jnp.nan, gained),
             "predicted_improvement": jnp.where(first, jnp.nan, promised),
             "step_multiplier": step,
+            "untrusted_models": (counts & ~trusted).sum(),
+            "learner_took_over": takes_over.sum(),
             "diverged_samples": (samples.weights == 0).sum(),
         }
         return state, problem, metrics
@@ -222,7 +263,7 @@ class Badmm:
     def improve(self, state: BadmmState, problem: Problem) -> tuple[BadmmState, Metrics]:
         """Minimise the augmented cost inside the trust region; a failed solve keeps the old controller."""
         s, T = self.settings, self.task.horizon
-        imitated = self._linearized(state, problem)
+        imitated = self._linearized(state, problem.samples)
         limit = state.step * s.kl_step * T
         options = trust_region.Options(tolerance=s.kl_tolerance, eta_min=1e-6, eta_max=1e8)
 
@@ -241,17 +282,19 @@ class Badmm:
         failed = (solution.status == trust_region.Status.UNREACHABLE) | (
             solution.status == trust_region.Status.INDEFINITE
         )
-        usable = ~failed & _all_finite(new)
+        usable = ~failed & _all_finite(new) & problem.trusted
         new = _select(usable, self._with_noise_floor(new), problem.old)
         state = dataclasses.replace(state, controllers=new, eta=jnp.where(usable, solution.eta, state.eta))
-        state = dataclasses.replace(state, predicted=self._objective(state, problem, new))
+        predicted = jnp.where(usable, _objective(problem.models, new), state.objective)
+        state = dataclasses.replace(state, predicted=predicted)
         metrics = {
             "model_cost": cost,
             "eta": state.eta,
             "kl_step": solution.kl / T,
+            "kl_ratio": solution.kl / limit,
             "kl_limit": limit / T,
             "sweeps": solution.sweeps,
-            "failed_solves": (~usable).sum(),
+            "failed_solves": (~usable & problem.trusted).sum(),
         }
         return state, metrics
 
@@ -259,7 +302,7 @@ class Badmm:
         """Regress the learner on the controllers' actions at the sampled states."""
         samples, policy = problem.samples, state.learner.policy
         targets, precisions = self._targets(state, samples)
-        weights = jnp.broadcast_to((samples.weights[..., None] * state.nu[:, None]), targets.shape[:-1])
+        weights = jnp.broadcast_to(samples.weights[..., None] * state.nu[:, None], targets.shape[:-1])
         nu_size = self.task.nu
         batch = supervise.Targets(
             observations=samples.observations.reshape(-1, samples.observations.shape[-1]),
@@ -290,7 +333,7 @@ class Badmm:
     def pull_back(self, state: BadmmState, problem: Problem, last: Array) -> tuple[BadmmState, Metrics]:
         """Dual step on lambda, and in the last round on nu."""
         s = self.settings
-        imitated = self._linearized(state, problem)
+        imitated = self._linearized(state, problem.samples)
         kl = jax.vmap(self._kl_to_learner)(problem.models, state.controllers, imitated)
 
         def one(model, controller, imitated, multipliers, nu):
@@ -302,8 +345,8 @@ class Badmm:
             return Multipliers(K, k - jnp.einsum("tux,tx->tu", K, xs))
 
         multipliers = jax.vmap(one)(problem.models, state.controllers, imitated, state.multipliers, state.nu)
-        multipliers = _select(_all_finite(multipliers), multipliers, state.multipliers)
-        nu = jnp.where(last, self._adapt_penalty(state.nu, kl), state.nu)
+        multipliers = _select(problem.counts & _all_finite(multipliers), multipliers, state.multipliers)
+        nu = jnp.where(last & problem.counts[:, None], self._adapt_penalty(state.nu, kl), state.nu)
         state = dataclasses.replace(state, multipliers=multipliers, nu=nu)
         metrics = {
             "kl_to_learner": kl.mean(1),
@@ -314,8 +357,14 @@ class Badmm:
 
     # The parts that the phases share.
 
-    def _linearized(self, state: BadmmState, problem: Problem) -> LinearGaussian:
-        policy, samples = state.learner.policy, problem.samples
+    def _by_learner(self, state: BadmmState) -> Array:
+        """For each condition, whether the learner collects this iteration's samples; an untrained one never does."""
+        s, i = self.settings, state.iteration
+        turn = {"controllers": i < 0, "learner": i > 0, "both": i % s.learner_every == s.learner_every - 1}[s.sampling]
+        return jnp.broadcast_to(turn, state.eta.shape)
+
+    def _linearized(self, state: BadmmState, samples: Samples) -> LinearGaussian:
+        policy = state.learner.policy
         xs = samples.xs[:, :, :-1]
         if not self._differentiate:
             means = policy.mean(samples.observations)
@@ -330,21 +379,13 @@ class Badmm:
 
         return jax.vmap(one)(xs, samples.weights, self.task.train_contexts)
 
-    def _objective(self, state: BadmmState, problem: Problem, controllers: LinearGaussian) -> Float[Array, " M"]:
-        """E[cost] of controllers in the local models: what an improvement promises or has brought."""
-
-        def one(model, controller):
-            centred = controller.recentred(model.xs[:-1], model.us)
-            return expected_cost(model.cost, _states(model, centred), centred)
-
-        return jax.vmap(one)(problem.models, controllers)
-
     def _adapt_step(self, state: BadmmState, gained: Array, promised: Array) -> Float[Array, " M"]:
         """step *= promised / (2 (promised - gained)): the minimiser of a quadratic model of the error."""
         s = self.settings
         shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised) + 1e-8)
         factor = jnp.clip(promised / (2.0 * shortfall), 0.1, 5.0)
-        factor = jnp.where(jnp.isfinite(factor) & (state.iteration > 0), factor, 1.0)
+        kept = (state.iteration == 0) | (promised == 0.0)  # no improvement was tried
+        factor = jnp.where(jnp.isfinite(factor) & ~kept, factor, 1.0)
         return jnp.clip(state.step * factor, s.kl_step_multiplier_min, s.kl_step_multiplier_max)
 
     def _targets(self, state: BadmmState, samples: Samples) -> tuple[Array, Array]:
@@ -410,7 +451,18 @@ def _augmented(model: LocalModel, imitated: LinearGaussian, multipliers: Multipl
     cost = add_weighted(model.cost, nu, negative_log_prob(imitated.recentred(model.xs[:-1], model.us)))
     k = multipliers.k + jnp.einsum("tux,tx->tu", multipliers.K, model.xs[:-1])
     H = cost.H.at[:, nx:, :nx].add(-multipliers.K).at[:, :nx, nx:].add(-multipliers.K.mT)
-    return dataclasses.replace(cost, H=H, g=cost.g.at[:, nx:].add(-k))
+    pull = jnp.einsum("tux,tu->tx", multipliers.K, model.us)
+    return dataclasses.replace(cost, H=H, g=cost.g - jnp.concatenate([pull, k], axis=1))
+
+
+def _objective(models: LocalModel, controllers: LinearGaussian) -> Float[Array, " M"]:
+    """E[cost] of each controller in its local model: what an improvement promises, or has brought."""
+
+    def one(model, controller):
+        centred = controller.recentred(model.xs[:-1], model.us)
+        return expected_cost(model.cost, _states(model, centred), centred)
+
+    return jax.vmap(one)(models, controllers)
 
 
 def _states(model: LocalModel, centred: LinearGaussian) -> Gaussian:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers import expand
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 from dynamics.regression import fit_dynamics, pooled_prior, transitions
 from dynamics.rollout import exploration_noise, rollout
 from gps import learner
+from gps.evaluate import LAST_STEPS
 from gps.guider import DivergedError
 from gps.tasks.task import ControlTask, episode_cost
 from policies.mlp import GaussianPolicy
@@ -42,21 +43,34 @@ class LocalModel:
     cost: QuadraticCost
 
 
+def none_yet(task: ControlTask, samples: int) -> Samples:
+    """What stands for the last samples before there are any: zeros with weight 0."""
+    M, T = len(task.train_contexts), task.horizon
+    zeros = jnp.zeros((M, samples))
+    return Samples(
+        xs=jnp.zeros((M, samples, T + 1, task.nx)),
+        us=jnp.zeros((M, samples, T, task.nu)),
+        observations=jnp.zeros((M, samples, T, task.history * task.frame_size)),
+        costs=zeros,
+        weights=zeros,
+    )
+
+
 def collect(
     task: ControlTask,
     controllers: LinearGaussian,
     policy: GaussianPolicy,
-    by_learner: Array,
+    by_learner: Bool[Array, " M"],
     key: PRNGKeyArray,
     samples: int,
     smoothing: float,
 ) -> Samples:
-    """Roll out every condition `samples` times, under its controller or, if `by_learner`, under the learner.
+    """Roll out every condition `samples` times, under its controller or, where `by_learner`, under the learner.
 
     The learner's frames are drawn with their noise in both cases: what it sees is what it is taught on.
     """
 
-    def one(controller, context, key):
+    def one(controller, by_learner, context, key):
         start, action, frame = jax.random.split(key, 3)
         noise = {
             "action": exploration_noise(action, task.horizon, task.nu, smoothing),
@@ -74,12 +88,18 @@ def collect(
         xs = jax.vmap(task.control_state)(trajectory.states)
         seen = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise["frame"])
         observations = learner.stack_frames(seen, task.history)
-        return xs, trajectory.actions, observations, episode_cost(task, xs, trajectory.actions, context), trajectory.sound
+        return (
+            xs,
+            trajectory.actions,
+            observations,
+            episode_cost(task, xs, trajectory.actions, context),
+            trajectory.sound,
+        )
 
     contexts = task.train_contexts
     keys = jax.random.split(key, (len(contexts), samples))
-    many = jax.vmap(jax.vmap(one, in_axes=(None, None, 0)))
-    xs, us, observations, costs, sound = many(controllers, contexts, keys)
+    many = jax.vmap(jax.vmap(one, in_axes=(None, None, None, 0)))
+    xs, us, observations, costs, sound = many(controllers, by_learner, contexts, keys)
     sound = sound & jnp.isfinite(costs) & jnp.isfinite(observations).all((-1, -2))
     return _drop_diverged(Samples(xs, us, observations, costs, sound.astype(xs.dtype)))
 
@@ -105,6 +125,16 @@ def check(samples: Samples) -> None:
             f"all {samples.weights.shape[1]} samples of condition(s) {lost} diverged (a state was not finite or "
             "beyond 1e6): lower the exploration (guider.start_std), the step (guider.kl_step) or the physics timestep"
         )
+
+
+def distance(task: ControlTask, samples: Samples) -> Float[Array, " M"]:
+    """How far from solved the samples end, as `gps.evaluate` measures it, for each condition."""
+
+    def one(xs, context):
+        return jax.vmap(task.distance, in_axes=(0, None))(xs[-LAST_STEPS:], context).mean()
+
+    distances = jax.vmap(jax.vmap(one, in_axes=(0, None)))(samples.xs, task.train_contexts)
+    return (distances * samples.weights).sum(1) / jnp.maximum(samples.weights.sum(1), 1.0)
 
 
 def fit_local_models(

@@ -29,9 +29,12 @@ class ReacherSettings:
 
     horizon: int = 50  # actions in an episode
     substeps: int = 5  # physics steps of 0.01 s per action: 0.05 s
-    train_targets: int = 16  # spread over the ring in a sunflower pattern
+    train_targets: int = 24  # spread over the ring in a sunflower pattern
     test_targets: int = 200  # drawn over the ring, none closer than 5 mm to a training target
-    ring: tuple[float, ...] = (0.04, 0.20)  # m, inner and outer radius around the shoulder; the arm reaches 0.01 to 0.21
+    ring: tuple[float, ...] = (
+        0.04,
+        0.20,
+    )  # m, inner and outer radius around the shoulder; the arm reaches 0.01 to 0.21
     start_noise: float = 0.02  # rad and rad/s, standard deviation of the start pose
     distance_weight: float = 1.0  # of 1/2 (distance / 0.1 m)^2
     log_weight: float = 0.2  # of 1/2 log(1 + distance^2 / precision^2): its peak gives the last millimetres
@@ -117,16 +120,17 @@ class Reacher:
         """Joint angles and velocities."""
         return state[1:5]
 
-    def point(self, x: Float[Array, "4"]) -> Float[Array, "2"]:
-        """Fingertip position in the plane, in metres, by forward kinematics."""
+    def skeleton(self, x: Float[Array, "4"]) -> Float[Array, "3 2"]:
+        """Shoulder, elbow and fingertip in the plane, in metres, by forward kinematics."""
         upper, lower = self.links
-        shoulder, both = x[0], x[0] + x[1]
-        return jnp.stack(
-            [
-                upper * jnp.cos(shoulder) + lower * jnp.cos(both),
-                upper * jnp.sin(shoulder) + lower * jnp.sin(both),
-            ]
-        )
+        angles = jnp.stack([x[0], x[0] + x[1]])
+        directions = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+        links = jnp.stack([jnp.zeros(2), upper * directions[0], lower * directions[1]])
+        return jnp.cumsum(links, axis=0)
+
+    def point(self, x: Float[Array, "4"]) -> Float[Array, "2"]:
+        """Fingertip position in the plane, in metres."""
+        return self.skeleton(x)[-1]
 
     def observe(self, x: Float[Array, "4"], context: Float[Array, "2"], noise: Array) -> Float[Array, " frame"]:
         """Cosine and sine of the elbow; target, and fingertip - target, in the upper arm's frame [; velocities]."""
@@ -145,7 +149,9 @@ class Reacher:
         """Distance, its logarithm, torque and velocity, each squared and weighted."""
         del t
         s = self.settings
-        return self.final_cost(x, context) + 0.5 * (s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:]) + s.posture_weight*(x[1]-START[1])**2)
+        return self.final_cost(x, context) + 0.5 * (
+            s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:]) + s.posture_weight * (x[1] - START[1]) ** 2
+        )
 
     def final_cost(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Array:
         """The part of the cost that is about the fingertip."""

@@ -87,8 +87,8 @@ class ControlTask(Environment, Protocol):
         """How far from solved a state is, in metres: what the numbers at the end of a run are about."""
         ...
 
-    def point(self, x: Float[Array, " nx"]) -> Float[Array, "2"]:
-        """Where in the plane, in metres, the task's point of interest is: what the path figures draw."""
+    def skeleton(self, x: Float[Array, " nx"]) -> Float[Array, "P 2"]:
+        """The task's mechanism as a line in the plane, in metres: what figures draw; its last point is to reach."""
         ...
 
 

@@ -1,0 +1,185 @@
+"""The command line: `gps train`, `gps evaluate`, `gps plot`, `gps list`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gps import config
+from gps.checkpoint import CheckpointError
+from gps.experiment import GUIDERS, TASKS, Experiment
+from gps.guider import DivergedError
+from gps.run import RunError, RunFolder
+
+_EXPECTED = (config.SettingsError, RunError, CheckpointError, DivergedError, OSError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. Mistakes of the user are one line on standard error and status 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except _EXPECTED as error:
+        print(f"gps: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gps: stopped; gps train --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _train(options: argparse.Namespace) -> int:
+    from gps.train import train
+
+    tables = {"run": {"task": options.task, "guider": options.guider}}
+    for name in ("engine", "seed", "iterations"):
+        if getattr(options, name) is not None:
+            tables["run"][name] = getattr(options, name)
+    asked = config.override(tables, options.set)
+    experiment = Experiment.resolve(asked)
+    run = experiment.run
+    path = Path(options.out or f"runs/{run.task}-{run.guider}-seed{run.seed}")
+    if options.resume and (path / "config.toml").exists():
+        folder = _resumed(path, asked)
+    else:
+        experiment.build()  # impossible combinations are found before the folder is made
+        folder = RunFolder.create(path, experiment.to_dict())
+    summary = train(folder)
+    _print_numbers(folder.path, summary)
+    return 0
+
+
+def _resumed(path: Path, asked: dict[str, Any]) -> RunFolder:
+    """The run at `path`; more iterations may be asked for, but no other setting may differ from its own."""
+    folder = RunFolder.open(path)
+    own = Experiment.resolve(folder.settings)
+    before = _flat(own.to_dict())
+    changes = {name: value for name, value in _flat(asked).items() if value != before.get(name)}
+    iterations = changes.pop("run.iterations", own.run.iterations)
+    for name, value in changes.items():
+        raise config.SettingsError(f"{path} is a run with {name} = {before[name]}, not {value}; use a new --out")
+    if iterations < own.run.iterations:
+        raise config.SettingsError(
+            f"{path} is a run of {own.run.iterations} iterations: ask for more, not {iterations}"
+        )
+    if iterations > own.run.iterations:
+        config.write(path / "config.toml", config.override(folder.settings, [f"run.iterations={iterations}"]))
+        folder = RunFolder.open(path)
+    return folder
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat = {}
+    for key, value in tables.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    import jax
+    import numpy as np
+
+    from gps.evaluate import evaluate
+    from gps.train import load
+
+    _, guider, state = load(RunFolder.open(options.run))
+    task, policy = guider.task, guider.policy(state)
+    judge = jax.jit(lambda contexts, key: evaluate(task, policy, contexts, key, options.noise))
+    key = jax.random.key(options.seed)
+    for name, contexts in (("training", task.train_contexts), ("test", task.test_contexts)):
+        result = judge(contexts, key)
+        cm = 100 * np.asarray(result.distance)
+        print(
+            f"{name:8} targets ({len(cm)}): distance over the last 10 steps {cm.mean():.2f} cm mean, "
+            f"{np.median(cm):.2f} median, {cm.max():.2f} largest; cost {np.asarray(result.cost).mean():.1f}"
+        )
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from gps import train
+
+    folder = RunFolder.open(options.run)
+    experiment, guider, state = train.load(folder)
+    evaluation = train.final_evaluation(experiment, train.Programs(guider), guider, state)
+    for path in train.draw(folder, guider.task, evaluation):
+        print(path)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    for title, entries in (("tasks", TASKS), ("guiders", GUIDERS)):
+        print(f"{title}:")
+        for name, entry in entries.items():
+            print(f"  {name:16}{entry.about}")
+            if options.settings:
+                _print_settings(config.to_dict(entry.defaults), title.removesuffix("s"))
+    runs = sorted(path.parent for path in Path(options.runs).glob("*/config.toml"))
+    print(f"runs in {options.runs}/:" if runs else f"no runs in {options.runs}/")
+    for path in runs:
+        print(f"  {path.name:32}{_about(path)}")
+    return 0
+
+
+def _about(path: Path) -> str:
+    try:
+        folder = RunFolder.open(path)
+        own, done = Experiment.resolve(folder.settings).run, len(folder.read_metrics())
+    except _EXPECTED as error:
+        return f"cannot be read: {error}"  # one bad run does not hide the others
+    return f"{own.task} by {own.guider}, seed {own.seed}: {done} of {own.iterations} iterations"
+
+
+def _print_settings(settings: dict, prefix: str) -> None:
+    for name, value in _flat(settings, f"{prefix}.").items():
+        print(f"      {name} = {value}")
+
+
+def _print_numbers(path: Path, summary: dict) -> None:
+    def cm(name: str) -> str:
+        return "-" if summary[name] is None else f"{100 * summary[name]:.2f}"  # null: an evaluation diverged
+
+    print(
+        f"{path}: test distance {cm('test_distance_mean')} cm (largest {cm('test_distance_max')}), training "
+        f"{cm('train_distance_mean')} cm, {summary['env_steps']} steps, {summary['iterations']} iterations, "
+        f"{summary['wall_seconds']:.1f} s"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gps", description="Guided policy search.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = commands.add_parser("train", help="train a learner with the help of a guider")
+    train.add_argument("task", help="see gps list")
+    train.add_argument("--guider", default="badmm", help="see gps list (default: badmm)")
+    train.add_argument("--engine", help="auto, mujoco or mjx (default: auto)")
+    train.add_argument("--seed", type=int, help="of all random numbers (default: 0)")
+    train.add_argument("--iterations", type=int, help="with --resume, how many the run is to have in the end")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for example guider.kl_step=0.5")
+    train.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
+    train.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="let the learner of a run act on training and test targets")
+    evaluate.add_argument("run", help="a run's folder")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--noise", type=float, default=0.0, help="1 samples the policy, 0 takes its mean (default)")
+    evaluate.set_defaults(command=_evaluate)
+
+    plot = commands.add_parser("plot", help="draw the figures of a run again")
+    plot.add_argument("run", help="a run's folder")
+    plot.set_defaults(command=_plot)
+
+    listing = commands.add_parser("list", help="the tasks, the guiders and the runs that there are")
+    listing.add_argument("--settings", action="store_true", help="with all their settings and defaults")
+    listing.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
+    listing.set_defaults(command=_list)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

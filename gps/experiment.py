@@ -1,0 +1,118 @@
+"""What can be run, by name, and the settings of one run: task + guider + seed + how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dynamics.simulator import ENGINES
+from gps import config
+from gps.guider import Guider
+from gps.guiders.badmm import Badmm, BadmmSettings
+from gps.tasks.reacher import PARTIAL, Reacher, ReacherSettings
+from gps.tasks.task import ControlTask
+
+
+class Entry(NamedTuple):
+    """A task or a guider: its default settings, how it is built from them, and a line about it."""
+
+    defaults: Any
+    build: Callable[..., Any]
+    about: str
+
+
+TASKS = {
+    "reacher": Entry(ReacherSettings(), Reacher, "a two-link arm reaches for targets in the plane"),
+    "reacher-pomdp": Entry(PARTIAL, Reacher, "the same; the learner sees noisy joint angles and no velocities"),
+}
+
+GUIDERS = {
+    "badmm": Entry(BadmmSettings(), Badmm, "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian"),
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is about, besides the settings of its task and its guider."""
+
+    task: str = "reacher"
+    guider: str = "badmm"
+    engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
+    seed: int = 0
+    iterations: int = 12
+    evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
+    checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
+
+    def __post_init__(self):
+        for name, value, known in (("task", self.task, TASKS), ("guider", self.guider, GUIDERS)):
+            if value not in known:
+                raise config.unknown(name, value, known)
+        if self.engine not in ENGINES:
+            raise config.unknown("engine", self.engine, ENGINES)
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, but is {self.seed}")
+        for name in ("iterations", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All settings of a run, as in its config.toml."""
+
+    run: RunSettings
+    task: Any
+    guider: Any
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any]) -> Experiment:
+        """From the tables "run", "task" and "guider"; what they leave out takes the defaults.
+
+        Errors:
+            SettingsError naming an unknown table, key, task, guider or engine and the nearest known one, or a
+            value of the wrong type or outside its range.
+        """
+        for table in settings:
+            if table not in ("run", "task", "guider"):
+                raise config.unknown("table of settings", table, ("run", "task", "guider"))
+        run = config.from_dict(RunSettings, settings.get("run", {}), "run")
+
+        def complete(entry: Entry, where: str):
+            given = _overlay(config.to_dict(entry.defaults), settings.get(where, {}))
+            return config.from_dict(type(entry.defaults), given, where)
+
+        return cls(run, complete(TASKS[run.task], "task"), complete(GUIDERS[run.guider], "guider"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain tables; `resolve` takes them back."""
+        return {
+            "run": config.to_dict(self.run),
+            "task": config.to_dict(self.task),
+            "guider": config.to_dict(self.guider),
+        }
+
+    def build_task(self) -> ControlTask:
+        """The task, with its simulator on the chosen engine."""
+        return TASKS[self.run.task].build(self.task, self.run.engine, self.run.task)
+
+    def build(self) -> Guider:
+        """The guider on its task.
+
+        Errors:
+            SettingsError for settings that are impossible together, before anything runs.
+        """
+        try:
+            return GUIDERS[self.run.guider].build(self.build_task(), self.guider)
+        except ValueError as error:
+            raise config.SettingsError(str(error)) from error
+
+
+def _overlay(base: Mapping[str, Any], changes: Any) -> Any:
+    """`base` with `changes` over it, table by table; keys that `base` lacks stay, to be found by the checks."""
+    if not isinstance(changes, Mapping):
+        return changes
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = _overlay(base[key], value) if isinstance(base.get(key), Mapping) else value
+    return result
