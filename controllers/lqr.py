@@ -1,6 +1,7 @@
 """Linear-quadratic control of affine time-varying dynamics.
 
-    minimise   E[ sum_t 1/2 z'H[t]z + g[t]'z + c[t] ] + E[terminal cost] - sum_t temperature[t] * entropy(p(u[t] | x[t]))
+    minimise   E[ sum_t 1/2 z'H[t]z + g[t]'z + c[t] ] + E[terminal cost]
+               - sum_t temperature[t] * entropy(p(u[t] | x[t]))
     over       linear-Gaussian controllers p,   z = (x, u)
     subject to x[t+1] ~ N(A[t] x[t] + B[t] u[t] + c[t], cov[t])
 
@@ -37,8 +38,10 @@ class LqrSolution:
     controller: LinearGaussian
     V: Float[Array, "T+1 nx nx"]
     v: Float[Array, "T+1 nx"]
-    slope: Float[Array, " T"]  # k'Q_u: first-order change of the cost when all of k is applied
-    curvature: Float[Array, " T"]  # k'Q_uu k: second-order change
+    # Change of the cost when alpha k is applied: alpha slope + 1/2 alpha^2 curvature. Exact for alpha = 1, and without
+    # regularisation for any alpha; with it, q_u holds the full k of later steps, and the true slope differs a little.
+    slope: Float[Array, " T"]  # k'Q_u
+    curvature: Float[Array, " T"]  # k'Q_uu k
     status: Int[Array, ""]  # a Status
 
 

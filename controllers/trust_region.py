@@ -189,7 +189,7 @@ def solve(
     return jax.lax.while_loop(unfinished, body, first).best
 
 
-def _next(s, f, step, last_f, bracket) -> Array:
+def _next(s: Array, f: Array, step: Array, last_f: Array, bracket: tuple[Array, Array, Array, Array]) -> Array:
     """Log eta to try next: inside a bracket the chord of its ends, else the secant, longer where KL is flat."""
     low, high, f_low, f_high = bracket
     weight = f_low / (f_low - f_high)

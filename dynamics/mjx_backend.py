@@ -8,6 +8,7 @@ import io
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Float
 
 from dynamics.simulator import STATE_LIMIT, finite
@@ -28,9 +29,10 @@ class MjxSimulator:
         self.substeps = substeps
         self._mjx = mjx.put_model(model, impl="jax")
         self._data = mjx.make_data(model, impl="jax")
-        limited = jnp.asarray(model.actuator_ctrllimited, bool)
-        self._low = jnp.where(limited, model.actuator_ctrlrange[:, 0], -jnp.inf)
-        self._high = jnp.where(limited, model.actuator_ctrlrange[:, 1], jnp.inf)
+        low, high = model.actuator_ctrlrange.T
+        limited = model.actuator_ctrllimited.astype(bool)
+        self._low = jnp.asarray(np.where(limited, low, -np.inf))
+        self._high = jnp.asarray(np.where(limited, high, np.inf))
 
     def step(self, state: Float[Array, " nstate"], action: Float[Array, " nu"]) -> Float[Array, " nstate"]:
         """See `Simulator.step`."""

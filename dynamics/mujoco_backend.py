@@ -79,4 +79,4 @@ class MujocoSimulator:
 
 def within_limits(states: np.ndarray) -> np.ndarray:
     """Row by row: every number is finite and below STATE_LIMIT."""
-    return (np.abs(states) < STATE_LIMIT).all(-1)
+    return np.asarray((np.abs(states) < STATE_LIMIT).all(-1))

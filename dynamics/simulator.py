@@ -61,10 +61,10 @@ def make_simulator(model: mujoco.MjModel, substeps: int, engine: str = "auto") -
             f"{1 + model.nq + model.nv + model.na}: remove its plugins and actuator delays"
         )
     if engine == "mjx":
-        from dynamics.mjx_backend import MjxSimulator  # noqa: PLC0415  (4.7 s to import: only where it is used)
+        from dynamics.mjx_backend import MjxSimulator
 
         return MjxSimulator(model, substeps)
-    from dynamics.mujoco_backend import MujocoSimulator  # noqa: PLC0415
+    from dynamics.mujoco_backend import MujocoSimulator
 
     return MujocoSimulator(model, substeps)
 

@@ -16,7 +16,7 @@ TEST_LIMIT, TRAIN_LIMIT, STEP_LIMIT = 0.015, 0.010, 50_000  # metres, metres, si
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="BADMM guided policy search on the reacher.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="folder of the run (default: runs/reacher-badmm-seedN)")
     parser.add_argument("--iterations", type=int, default=12, help="fewer make a quick look, not a good policy")

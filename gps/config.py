@@ -211,3 +211,26 @@ def _parse(text: str) -> Any:
     value = parsed["value"]
     # A line break could bring in more keys, and no setting is a date: both are texts.
     return value if len(parsed) == 1 and isinstance(value, int | float | str | list | dict) else text
+
+
+# Checks that settings make of themselves in `__post_init__`; NaN passes none of them.
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Each of the named numbers is greater than zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be positive, not {getattr(settings, name)}")
+
+
+def check_at_least(settings: Any, least: float, *names: str) -> None:
+    """Each of the named numbers is `least` or more."""
+    for name in names:
+        if not getattr(settings, name) >= least:
+            raise ValueError(f"{name} must be at least {least}, not {getattr(settings, name)}")
+
+
+def check_one_of(settings: Any, name: str, known: Iterable[str]) -> None:
+    """The named text is one of the known ones."""
+    if getattr(settings, name) not in known:
+        raise unknown(name, getattr(settings, name), known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ class LearnerSettings:
     hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers
     start_std: float = 1.0  # of the untrained policy's actions
     std_floor: float = 0.02  # smallest standard deviation of an action
-    training: supervise.Settings = supervise.Settings()
+    training: supervise.Settings = field(default_factory=supervise.Settings)
 
     def __post_init__(self):
         if not self.hidden or min(self.hidden) < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,20 +83,15 @@ def train(folder: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
 
     title = f"{run.task} by {run.guider}, seed {run.seed}, engine {resolve_engine(run.engine)}"
     with Progress(run.iterations, title, stream=open(os.devnull, "w") if quiet else None, done=first) as progress:
-        for damage in restored.skipped if restored else []:
-            progress.note(f"damaged checkpoint passed over: {damage.path}: {damage.reason}")
         if restored:
+            for damage in restored.skipped:
+                progress.note(f"damaged checkpoint passed over: {damage.path}: {damage.reason}")
             progress.note(f"resumed after iteration {first} of {run.iterations}")
         for i in range(first, run.iterations):
             collecting, updating = jax.random.split(jax.random.fold_in(iterating, i))
             began = time.perf_counter()
             samples = programs.collect(state, collecting)
-            try:
-                guider.check(samples)
-            except DivergedError:
-                if i not in folder.checkpoints.steps():
-                    folder.checkpoints.save(i, state, {"seconds": clock()})
-                raise
+            _check(guider, samples, folder, i, state, clock)
             state, metrics = jax.block_until_ready(programs.update(state, samples, updating))
             row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
             row |= {"iteration_seconds": time.perf_counter() - began, **jax.device_get(metrics)}
@@ -109,6 +105,16 @@ def train(folder: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
                 folder.checkpoints.save(i + 1, state, {"seconds": clock()})
             progress.update(shown(row))
     return finish(folder, experiment, programs, guider, state, clock)
+
+
+def _check(guider: Guider, samples: Any, folder: RunFolder, i: int, state: Any, clock: Callable[[], float]) -> None:
+    """Let the guider look at its samples; where it cannot go on, the state that it had is saved first."""
+    try:
+        guider.check(samples)
+    except DivergedError:
+        if i not in folder.checkpoints.steps():
+            folder.checkpoints.save(i, state, {"seconds": clock()})
+        raise
 
 
 def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:

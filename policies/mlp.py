@@ -45,7 +45,7 @@ class GaussianPolicy:
 
     def mean(self, o: Float[Array, "*b no"]) -> Float[Array, "*b nu"]:
         """Mean action for an observation."""
-        return self.network.apply(self.params, self.normalizer(o))
+        return jnp.asarray(self.network.apply(self.params, self.normalizer(o)))
 
     def sample(self, o: Float[Array, "*b no"], noise: Float[Array, "*b nu"]) -> Float[Array, "*b nu"]:
         """Action for an observation and standard normal noise."""

@@ -82,7 +82,7 @@ def fit(
     adam = optimizer(settings)
 
     def loss(params, batch):
-        error = policy.network.apply(params, inputs[batch]) - targets.actions[batch]
+        error = jnp.asarray(policy.network.apply(params, inputs[batch])) - targets.actions[batch]
         return 0.5 * jnp.einsum("pi,pij,pj->p", error, metric[batch], error).mean()
 
     def update(carry, step):

@@ -173,7 +173,7 @@ def test_step_size_grows_with_kept_promises_and_shrinks_with_broken_ones(trained
     state = dataclasses.replace(trained[1][-1], step=jnp.ones(4), iteration=jnp.asarray(3))
     promised = jnp.asarray([1.0, 1.0, 1.0, 0.0])
     gained = jnp.asarray([1.0, 0.5, -4.0, 0.7])
-    # promised / (2 (promised - gained)): kept in full -> the largest growth; half kept -> 1; broken -> 0.1; none made -> 1
+    # promised / (2 (promised - gained)): all kept -> 4; half -> 1; broken -> 0.1; none made -> 1
     np.testing.assert_allclose(guider._adapt_step(state, gained, promised), [4.0, 1.0, 0.1, 1.0], rtol=1e-5)
 
 
@@ -256,7 +256,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_never_nan_under_hostile_settings(name, task):
     guider = Badmm(task, dataclasses.replace(settings(), **HOSTILE[name]))
-    states, rows, _ = iterate(guider, 5)
+    states, _, _ = iterate(guider, 5)
     for state in states:
         assert all_finite(state)
     assert int(states[-1].iteration) == 5
@@ -314,7 +314,7 @@ def test_the_learner_takes_over_where_it_does_better_and_elsewhere_its_samples_d
     np.testing.assert_array_equal(problem.samples.xs[1], state.samples.xs[1])
     np.testing.assert_array_equal(problem.samples.xs[2], samples.xs[2])
     np.testing.assert_allclose(new.cost, jnp.where(problem.counts, means, state.cost), rtol=1e-6)
-    # where it took over, the trust region is measured from the learner: its mean action at the mean state of the samples
+    # where it took over, the trust region is measured from the learner: its mean action at the samples' mean state
     x = samples.xs[0, :, 2].mean(0)
     o = samples.observations[0, :, 2].mean(0)
     np.testing.assert_allclose(problem.old.act(2, x)[0], guider.policy(new).mean(o), atol=0.02)
@@ -334,7 +334,7 @@ def test_the_learner_takes_over_where_it_does_better_and_elsewhere_its_samples_d
         ({"kl_step": 0.0}, "kl_step must be positive"),
         ({"kl_step": float("nan")}, "kl_step must be positive"),
         ({"penalty": 100.0}, "penalty must be between"),
-        ({"sampling": "policy"}, "sampling must be one of"),
+        ({"sampling": "leaner"}, "did you mean 'learner'"),
         ({"kl_step_multiplier_max": 0.5}, "must enclose 1"),
     ],
 )

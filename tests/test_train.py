@@ -125,18 +125,20 @@ def kill_in(path: Path, moment: str):
     """Run or resume the run at `path` in a process of its own and kill it at that moment."""
     inside = {"training": "-", "save": ".", "end of save": "record.json"}[moment]
     old = drafts(path, inside)
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), moment], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    errors = path.with_name("errors.txt")
+    with errors.open("w") as stderr:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), moment], env=ENVIRONMENT, stderr=stderr)
     try:
         reached = False
         while not reached:
-            assert child.poll() is None, child.stderr.read().decode()[-2000:]
+            assert child.poll() is None, errors.read_text()
             time.sleep(0.002)
             reached = lines(path) == 3 if moment == "training" else bool(drafts(path, inside) - old)
         if moment == "training":
             time.sleep(0.15)  # into the next iteration
     finally:
         child.kill()
-        child.communicate()
+        child.wait()
     assert child.returncode == -signal.SIGKILL
     assert lines(path) < 8
 

@@ -20,142 +20,24 @@ Source:
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers import trust_region
-from controllers.expand import HESSIANS
 from controllers.kl import add_weighted, kl_per_step, negative_log_prob
-from controllers.marginals import expected_cost
+from controllers.marginals import expected_cost, propagate
 from controllers.types import Gaussian, LinearGaussian, QuadraticCost
 from gps.guider import Metrics
 from gps.guiders import samples as sampling
+from gps.guiders.badmm_types import BadmmSettings, BadmmState, Multipliers, Problem
 from gps.guiders.samples import LocalModel, Samples
-from gps.learner import Learner, LearnerSettings, start_learner
+from gps.learner import Learner, start_learner
 from gps.tasks.task import ControlTask
+from gps.trees import all_finite, select
 from policies import linear_fit, supervise
 from policies.mlp import GaussianPolicy
-
-LINEARIZATIONS = ("auto", "differentiation", "regression")
-SAMPLING = ("controllers", "learner", "both")
-PENALTY_RULES = ("ratio", "spread", "fixed")
-
-
-@dataclass(frozen=True)
-class BadmmSettings:
-    """Settings of BADMM; nats are per time step."""
-
-    samples: int = 2  # roll-outs per condition and iteration
-    rounds: int = 4  # improve-teach-pull rounds on one batch of samples
-    sampling: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both"
-    learner_every: int = 3  # with "both": the learner collects every third time, and takes over where it does better
-    smoothing: float = 0.0  # steps, time constant of the exploration noise; 0 is white noise
-    start_std: float = 0.3  # standard deviation of the first controllers' actions
-    std_floor: float = 0.02  # smallest standard deviation of a controller's actions
-
-    kl_step: float = 1.0  # nats, trust region of one iteration
-    kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
-    kl_step_multiplier_max: float = 1.0
-    kl_tolerance: float = 0.02  # relative, to which the limit is met
-
-    penalty: float = 0.3  # nu at the start, task units per nat
-    penalty_min: float = 1e-4
-    penalty_max: float = 10.0
-    penalty_rule: str = "ratio"  # how nu moves; see `_adapt_penalty`
-    penalty_target: float = 0.1  # nats, the KL to the learner that the "ratio" rule holds
-    dual_rate: float = 0.2  # of the multipliers on the mean action
-    dual_rate_gain: float = 0.0  # of the multipliers on the gain matrix; 0 leaves them out
-    dual_bound: float = 2.0  # largest multiplier, in standard deviations that it moves the learner's target
-
-    linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
-    hessian: str = "flip"  # of the cost; see controllers.expand
-    prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
-    model_tolerance: float = 1.0  # how far, relative to the sampled cost, a local model may be off and still be used
-    regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
-    learner: LearnerSettings = LearnerSettings()
-
-    def __post_init__(self):
-        for name, known in (
-            ("linearization", LINEARIZATIONS),
-            ("sampling", SAMPLING),
-            ("penalty_rule", PENALTY_RULES),
-            ("hessian", HESSIANS),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        if self.learner_every < 2:
-            raise ValueError(f"learner_every must be at least 2 iterations, not {self.learner_every}")
-        if self.samples < 2:
-            raise ValueError(f"samples must be at least 2 to fit dynamics, not {self.samples}")
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, not {self.rounds}")
-        positive = (
-            "start_std",
-            "std_floor",
-            "kl_step",
-            "kl_tolerance",
-            "penalty_min",
-            "penalty_target",
-            "prior_strength",
-        )
-        for name in (*positive, "dual_bound", "kl_step_multiplier_min"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("smoothing", "dual_rate", "dual_rate_gain", "regularization"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
-        if not self.penalty_min <= self.penalty <= self.penalty_max:
-            raise ValueError(
-                f"penalty must be between penalty_min = {self.penalty_min} and penalty_max = {self.penalty_max}, "
-                f"not {self.penalty}"
-            )
-        if not self.kl_step_multiplier_min <= 1.0 <= self.kl_step_multiplier_max:
-            raise ValueError(
-                "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
-                f"{self.kl_step_multiplier_min} and {self.kl_step_multiplier_max}"
-            )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Multipliers:
-    """lambda[t](x) = K[t] x + k[t], in task units per unit of action; K is zero without gain multipliers."""
-
-    K: Float[Array, "M T nu nx"]
-    k: Float[Array, "M T nu"]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class BadmmState:
-    """What one iteration hands to the next; fields of the controllers have a leading M."""
-
-    learner: Learner
-    controllers: LinearGaussian  # in absolute coordinates
-    multipliers: Multipliers  # in absolute coordinates
-    nu: Float[Array, "M T"]  # penalty weights, task units per nat
-    eta: Float[Array, " M"]  # trust-region multipliers, the warm start of the next search
-    step: Float[Array, " M"]  # step size: multiplies the KL limit
-    objective: Float[Array, " M"]  # of the controllers before the last improvement, in their local models
-    predicted: Float[Array, " M"]  # of the controllers after it, in the same models
-    cost: Float[Array, " M"]  # of `samples`, in task units
-    samples: Samples  # the last ones that counted, which the learner is taught on
-    iteration: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Problem:
-    """What every round of one iteration uses."""
-
-    samples: Samples  # the new ones, or where they do not count the last that did
-    models: LocalModel  # of the new ones; leading M
-    old: LinearGaussian  # the controllers that the samples came from; the trust region is measured from them
-    counts: Bool[Array, " M"]  # the new samples count: not a learner's that did worse than the controller
-    trusted: Bool[Array, " M"]  # they do, and the local model reproduces their cost
 
 
 class Badmm:
@@ -181,9 +63,11 @@ class Badmm:
         task, s = self.task, self.settings
         M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
         chol = jnp.broadcast_to(s.start_std * jnp.eye(nu), (M, T, nu, nu))
+        controllers = LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
         return BadmmState(
             learner=start_learner(key, task, s.learner),
-            controllers=LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol),
+            controllers=controllers,
+            imitated=controllers,
             multipliers=Multipliers(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu))),
             nu=jnp.full((M, T), s.penalty, float),
             eta=jnp.ones(M),
@@ -227,7 +111,8 @@ class Badmm:
         state = dataclasses.replace(state, learner=dataclasses.replace(state.learner, policy=policy))
 
         by_learner = self._by_learner(state)
-        old = _select(by_learner, self._linearized(state, samples), state.controllers)
+        imitated = self._linearized(state, samples)
+        old = select(by_learner, imitated, state.controllers)
         actual = _objective(models, old)
         cost = _weighted_mean(samples.costs, samples.weights)
         # few samples can fit dynamics that are unstable under the very controller that they came from
@@ -235,12 +120,13 @@ class Badmm:
         takes_over = by_learner & trusted & ((cost < state.cost) | (s.sampling == "learner"))
         counts = takes_over | ~by_learner
         trusted = trusted & counts
-        kept = _select(counts, samples, state.samples)
-        problem = Problem(kept, models, _select(takes_over, old, state.controllers), counts, trusted)
+        kept = select(counts, samples, state.samples)
+        problem = Problem(kept, models, select(takes_over, old, state.controllers), counts, trusted)
         gained, promised = state.objective - actual, state.objective - state.predicted
         step = jnp.where(trusted, self._adapt_step(state, gained, promised), state.step)
         state = dataclasses.replace(
             state,
+            imitated=imitated,
             step=step,
             objective=jnp.where(trusted, actual, state.objective),
             cost=jnp.where(counts, cost, state.cost),
@@ -263,7 +149,6 @@ class Badmm:
     def improve(self, state: BadmmState, problem: Problem) -> tuple[BadmmState, Metrics]:
         """Minimise the augmented cost inside the trust region; a failed solve keeps the old controller."""
         s, T = self.settings, self.task.horizon
-        imitated = self._linearized(state, problem.samples)
         limit = state.step * s.kl_step * T
         options = trust_region.Options(tolerance=s.kl_tolerance, eta_min=1e-6, eta_max=1e8)
 
@@ -277,13 +162,13 @@ class Badmm:
             return new, solution, expected_cost(model.cost, solution.states, solution.controller)
 
         new, solution, cost = jax.vmap(one)(
-            problem.models, problem.old, imitated, state.multipliers, state.nu, state.eta, limit
+            problem.models, problem.old, state.imitated, state.multipliers, state.nu, state.eta, limit
         )
         failed = (solution.status == trust_region.Status.UNREACHABLE) | (
             solution.status == trust_region.Status.INDEFINITE
         )
-        usable = ~failed & _all_finite(new) & problem.trusted
-        new = _select(usable, self._with_noise_floor(new), problem.old)
+        usable = ~failed & all_finite(new) & problem.trusted
+        new = select(usable, self._with_noise_floor(new), problem.old)
         state = dataclasses.replace(state, controllers=new, eta=jnp.where(usable, solution.eta, state.eta))
         predicted = jnp.where(usable, _objective(problem.models, new), state.objective)
         state = dataclasses.replace(state, predicted=predicted)
@@ -318,8 +203,8 @@ class Badmm:
         )
         std = jnp.clip(jnp.diagonal(mean_precision) ** -0.5, self.settings.learner.std_floor, 10.0)
         trained = dataclasses.replace(trained, std=std)
-        sound = jnp.isfinite(loss) & _all_finite(trained, batched=False)
-        learner = _select(sound, Learner(trained, memory), state.learner)
+        sound = jnp.isfinite(loss) & all_finite(trained, batched=False)
+        learner = select(sound, Learner(trained, memory), state.learner)
         error = learner.policy.mean(batch.observations) - batch.actions
         squared = (error**2).sum(-1) * batch.weights
         metrics = {
@@ -345,9 +230,9 @@ class Badmm:
             return Multipliers(K, k - jnp.einsum("tux,tx->tu", K, xs))
 
         multipliers = jax.vmap(one)(problem.models, state.controllers, imitated, state.multipliers, state.nu)
-        multipliers = _select(problem.counts & _all_finite(multipliers), multipliers, state.multipliers)
+        multipliers = select(problem.counts & all_finite(multipliers), multipliers, state.multipliers)
         nu = jnp.where(last & problem.counts[:, None], self._adapt_penalty(state.nu, kl), state.nu)
-        state = dataclasses.replace(state, multipliers=multipliers, nu=nu)
+        state = dataclasses.replace(state, imitated=imitated, multipliers=multipliers, nu=nu)
         metrics = {
             "kl_to_learner": kl.mean(1),
             "lambda_norm": jnp.sqrt((multipliers.k**2).sum(-1).mean(1)),
@@ -466,7 +351,7 @@ def _objective(models: LocalModel, controllers: LinearGaussian) -> Float[Array, 
 
 
 def _states(model: LocalModel, centred: LinearGaussian) -> Gaussian:
-    return trust_region.propagate(model.dynamics, centred, model.initial)
+    return propagate(model.dynamics, centred, model.initial)
 
 
 def _precision(chol: Float[Array, "*b nu nu"]) -> Float[Array, "*b nu nu"]:
@@ -477,19 +362,3 @@ def _precision(chol: Float[Array, "*b nu nu"]) -> Float[Array, "*b nu nu"]:
 
 def _weighted_mean(values, weights):
     return (values * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
-
-
-def _all_finite(tree, batched: bool = True) -> Array:
-    """Whether all numbers of a tree are finite; by default for each entry of the leading axis."""
-    axes = (lambda leaf: tuple(range(1, leaf.ndim))) if batched else (lambda _: None)
-    leaves = [jnp.isfinite(leaf).all(axes(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.stack(leaves).all(0)
-
-
-def _select(keep, new, old):
-    """New where `keep`, old elsewhere; `keep` is a scalar or has the leading axis of every leaf."""
-
-    def choose(a, b):
-        return jnp.where(keep.reshape(keep.shape + (1,) * (jnp.ndim(a) - keep.ndim)), a, b)
-
-    return jax.tree.map(choose, new, old)

@@ -79,8 +79,9 @@ def collect(
         watch = learner.act(task, policy, context)
 
         def act(frames, t, state, noise):
+            imitated: Array
             frames, imitated = watch(frames, t, state, noise)
-            guided = controller.sample(t, task.control_state(state), noise["action"])
+            guided: Array = controller.sample(t, task.control_state(state), noise["action"])
             return frames, jnp.where(by_learner, imitated, guided)
 
         frames = jnp.zeros((task.history, task.frame_size))
@@ -108,8 +109,8 @@ def _drop_diverged(samples: Samples) -> Samples:
     stand_in = jnp.argmax(samples.weights, axis=1)  # the first sound sample of each condition
     index = jnp.where(samples.weights > 0, jnp.arange(samples.weights.shape[1]), stand_in[:, None])
 
-    def choose(values):
-        chosen = jax.vmap(lambda v, i: v[i])(values, index)
+    def choose(values: Array) -> Array:
+        chosen: Array = jax.vmap(lambda v, i: v[i])(values, index)
         return jnp.where(jnp.isfinite(chosen), chosen, 0.0)  # a condition without a sound sample
 
     return Samples(

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dynamics.simulator import make_simulator, physics_state
+from gps.config import check_at_least, check_positive
 from gps.tasks.task import State
-
 
 START = (0.0, 1.6)  # rad, shoulder and elbow: the arm starts bent
 
@@ -41,7 +41,6 @@ class ReacherSettings:
     precision: float = 0.01  # m
     action_weight: float = 0.1  # of 1/2 action^2
     velocity_weight: float = 0.003  # of 1/2 velocity^2, (rad/s)^2
-    posture_weight: float = 0.0  # of 1/2 (elbow angle - 1.6 rad)^2: each target has two poses, this prefers one
     hide_velocity: bool = False  # the learner does not see joint velocities
     angle_noise: float = 0.0  # rad, standard deviation of the learner's joint angles
     history: int = 1  # frames that the learner sees at once
@@ -50,16 +49,11 @@ class ReacherSettings:
         inner, outer = self.ring if len(self.ring) == 2 else (0.0, 0.0)
         if not 0.01 < inner < outer < 0.21:
             raise ValueError(f"ring must be two radii in metres with 0.01 < inner < outer < 0.21, not {self.ring}")
-        if self.horizon < 2:
-            raise ValueError(f"horizon must be at least 2 actions, not {self.horizon}")
-        for name in ("train_targets", "test_targets", "substeps", "history"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.precision <= 0:
-            raise ValueError(f"precision must be positive, not {self.precision}")
-        for name in ("start_noise", "angle_noise", "distance_weight", "log_weight", "action_weight", "velocity_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        check_at_least(self, 2, "horizon")
+        check_at_least(self, 1, "train_targets", "test_targets", "substeps", "history")
+        check_positive(self, "precision")
+        check_at_least(self, 0, "start_noise", "angle_noise")
+        check_at_least(self, 0, "distance_weight", "log_weight", "action_weight", "velocity_weight")
 
 
 PARTIAL = ReacherSettings(hide_velocity=True, angle_noise=0.01, history=6)
@@ -149,9 +143,8 @@ class Reacher:
         """Distance, its logarithm, torque and velocity, each squared and weighted."""
         del t
         s = self.settings
-        return self.final_cost(x, context) + 0.5 * (
-            s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:]) + s.posture_weight * (x[1] - START[1]) ** 2
-        )
+        effort = s.action_weight * (u @ u) + s.velocity_weight * (x[2:] @ x[2:])
+        return self.final_cost(x, context) + 0.5 * effort
 
     def final_cost(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Array:
         """The part of the cost that is about the fingertip."""

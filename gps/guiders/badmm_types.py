@@ -1,0 +1,113 @@
+"""What BADMM is told (its settings), what it carries from iteration to iteration, and what one iteration shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from controllers.expand import HESSIANS
+from controllers.types import LinearGaussian
+from gps.config import check_at_least, check_one_of, check_positive
+from gps.guiders.samples import LocalModel, Samples
+from gps.learner import Learner, LearnerSettings
+
+LINEARIZATIONS = ("auto", "differentiation", "regression")
+SAMPLING = ("controllers", "learner", "both")
+PENALTY_RULES = ("ratio", "spread", "fixed")
+
+
+@dataclass(frozen=True)
+class BadmmSettings:
+    """Settings of BADMM; nats are per time step."""
+
+    samples: int = 2  # roll-outs per condition and iteration
+    rounds: int = 4  # improve-teach-pull rounds on one batch of samples
+    sampling: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both"
+    learner_every: int = 2  # with "both": the learner collects every second time, and takes over where it does better
+    smoothing: float = 0.0  # steps, time constant of the exploration noise; 0 is white noise
+    start_std: float = 0.3  # standard deviation of the first controllers' actions
+    std_floor: float = 0.02  # smallest standard deviation of a controller's actions
+
+    kl_step: float = 1.0  # nats, trust region of one iteration
+    kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
+    kl_step_multiplier_max: float = 1.0
+    kl_tolerance: float = 0.02  # relative, to which the limit is met
+
+    penalty: float = 0.3  # nu at the start, task units per nat
+    penalty_min: float = 1e-4
+    penalty_max: float = 10.0
+    penalty_rule: str = "ratio"  # how nu moves; see `_adapt_penalty`
+    penalty_target: float = 0.1  # nats, the KL to the learner that the "ratio" rule holds
+    dual_rate: float = 0.2  # of the multipliers on the mean action
+    dual_rate_gain: float = 0.0  # of the multipliers on the gain matrix; 0 leaves them out
+    dual_bound: float = 2.0  # largest multiplier, in standard deviations that it moves the learner's target
+
+    linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
+    hessian: str = "flip"  # of the cost; see controllers.expand
+    prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
+    model_tolerance: float = 1.0  # how far, relative to the sampled cost, a local model may be off and still be used
+    regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+
+    def __post_init__(self):
+        check_one_of(self, "linearization", LINEARIZATIONS)
+        check_one_of(self, "sampling", SAMPLING)
+        check_one_of(self, "penalty_rule", PENALTY_RULES)
+        check_one_of(self, "hessian", HESSIANS)
+        check_at_least(self, 2, "samples", "learner_every")
+        check_at_least(self, 1, "rounds")
+        check_at_least(self, 0, "smoothing", "dual_rate", "dual_rate_gain", "regularization")
+        check_positive(self, "start_std", "std_floor", "kl_step", "kl_step_multiplier_min", "kl_tolerance")
+        check_positive(self, "penalty_min", "penalty_target", "dual_bound", "prior_strength", "model_tolerance")
+        if not self.penalty_min <= self.penalty <= self.penalty_max:
+            raise ValueError(
+                f"penalty must be between penalty_min = {self.penalty_min} and penalty_max = {self.penalty_max}, "
+                f"not {self.penalty}"
+            )
+        if not self.kl_step_multiplier_min <= 1.0 <= self.kl_step_multiplier_max:
+            raise ValueError(
+                "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
+                f"{self.kl_step_multiplier_min} and {self.kl_step_multiplier_max}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Multipliers:
+    """lambda[t](x) = K[t] x + k[t], in task units per unit of action; K is zero without gain multipliers."""
+
+    K: Float[Array, "M T nu nx"]
+    k: Float[Array, "M T nu"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BadmmState:
+    """What one iteration hands to the next; fields of the controllers have a leading M."""
+
+    learner: Learner
+    controllers: LinearGaussian  # in absolute coordinates
+    imitated: LinearGaussian  # the learner linearised around the last samples, in absolute coordinates
+    multipliers: Multipliers  # in absolute coordinates
+    nu: Float[Array, "M T"]  # penalty weights, task units per nat
+    eta: Float[Array, " M"]  # trust-region multipliers, the warm start of the next search
+    step: Float[Array, " M"]  # step size: multiplies the KL limit
+    objective: Float[Array, " M"]  # of the controllers before the last improvement, in their local models
+    predicted: Float[Array, " M"]  # of the controllers after it, in the same models
+    cost: Float[Array, " M"]  # of `samples`, in task units
+    samples: Samples  # the last ones that counted, which the learner is taught on
+    iteration: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """What every round of one iteration uses."""
+
+    samples: Samples  # the new ones, or where they do not count the last that did
+    models: LocalModel  # of the new ones; leading M
+    old: LinearGaussian  # the controllers that the samples came from; the trust region is measured from them
+    counts: Bool[Array, " M"]  # the new samples count: not a learner's that did worse than the controller
+    trusted: Bool[Array, " M"]  # they do, and the local model reproduces their cost
