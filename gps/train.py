@@ -177,7 +177,7 @@ def scores(task: ControlTask, evaluation: Evaluation) -> dict[str, Any]:
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """A row of metrics as the progress display wants it: numbers per condition become means, metres centimetres."""
-    means = {name: float(np.mean(value)) for name, value in row.items() if not isinstance(value, str)}
+    means = {name: _mean(value) for name, value in row.items()}
     means["iteration"] = row["iteration"] + 1
     if "cost" in row:
         means["cost_per_condition"] = np.asarray(row["cost"]).tolist()
@@ -185,6 +185,13 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
         if f"{name}_distance_mean" in row:
             means[f"{name}_cm"] = 100 * means[f"{name}_distance_mean"]
     return means
+
+
+def _mean(value: Any) -> float:
+    """The mean of the numbers that there are: a condition without one has NaN."""
+    numbers = np.asarray(value, float).ravel()
+    numbers = numbers[np.isfinite(numbers)]
+    return float(numbers.mean()) if numbers.size else float("nan")
 
 
 def draw(folder: RunFolder, task: ControlTask, evaluation: Evaluation) -> list[Path]:

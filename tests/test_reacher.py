@@ -73,7 +73,7 @@ def test_the_skeleton_is_where_mujoco_has_the_bodies():
 def test_distance_is_from_the_fingertip_and_has_a_derivative_at_the_target():
     x = jnp.array([0.3, 1.1, 2.0, -1.0])
     tip = np.asarray(TASK.skeleton(x))[-1]
-    away = jnp.asarray(tip + [0.03, -0.04], jnp.float32)
+    away = jnp.asarray(tip + np.array([0.03, -0.04]), jnp.float32)
     np.testing.assert_allclose(TASK.distance(x, away), 0.05, rtol=1e-5)
     assert TASK.distance(x, jnp.asarray(tip)) < 1e-7
     np.testing.assert_allclose(jax.grad(TASK.distance)(x, jnp.asarray(tip)), 0.0, atol=1e-2)
@@ -98,7 +98,7 @@ def test_the_learner_sees_the_same_when_the_whole_scene_is_turned():
 # Cost.
 
 
-@pytest.mark.parametrize("changes", [{}, {"posture_weight": 0.7, "velocity_weight": 0.2, "distance_weight": 3.0}])
+@pytest.mark.parametrize("changes", [{}, {"velocity_weight": 0.2, "distance_weight": 3.0}])
 def test_derivatives_of_the_cost_are_those_of_finite_differences(changes):
     rng, h = np.random.default_rng(1), 1e-5
     with jax.enable_x64(True):
@@ -224,7 +224,9 @@ def angle_errors(frames: np.ndarray, xs: np.ndarray, contexts: np.ndarray) -> np
 def assert_independent(errors: np.ndarray, others: np.ndarray):
     """Columns are uncorrelated with one another, with those of `others`, and from row to row."""
     rows, columns = errors.shape
-    both = np.corrcoef(np.concatenate([errors, others], axis=1).T)[:columns] - np.eye(columns, columns + others.shape[1])
+    both = np.corrcoef(np.concatenate([errors, others], axis=1).T)[:columns] - np.eye(
+        columns, columns + others.shape[1]
+    )
     assert np.abs(both).max() < 6 / np.sqrt(rows)
     assert abs(np.corrcoef(errors[:-1].ravel(), errors[1:].ravel())[0, 1]) < 5 / np.sqrt(errors.size)
 

@@ -116,14 +116,15 @@ class Badmm:
         actual = _objective(models, old)
         cost = _weighted_mean(samples.costs, samples.weights)
         # few samples can fit dynamics that are unstable under the very controller that they came from
-        trusted = jnp.abs(actual - cost) <= s.model_tolerance * jnp.abs(cost)
-        takes_over = by_learner & trusted & ((cost < state.cost) | (s.sampling == "learner"))
+        faithful = jnp.abs(actual - cost) <= s.model_tolerance * jnp.abs(cost)
+        takes_over = by_learner & faithful & ((cost < state.cost) | (s.sampling == "learner"))
         counts = takes_over | ~by_learner
-        trusted = trusted & counts
+        trusted = faithful & counts
         kept = select(counts, samples, state.samples)
         problem = Problem(kept, models, select(takes_over, old, state.controllers), counts, trusted)
         gained, promised = state.objective - actual, state.objective - state.predicted
-        step = jnp.where(trusted, self._adapt_step(state, gained, promised), state.step)
+        judged = trusted & (promised != 0.0)  # an improvement was tried, and this model can tell what it brought
+        step = jnp.where(judged, self._adapt_step(state.step, gained, promised), state.step)
         state = dataclasses.replace(
             state,
             imitated=imitated,
@@ -133,14 +134,13 @@ class Badmm:
             samples=kept,
             iteration=state.iteration + 1,
         )
-        first = state.iteration == 1
         metrics = {
             "cost": cost,
             "controllers_distance": sampling.distance(self.task, samples),
-            "actual_improvement": jnp.where(first, jnp.nan, gained),
-            "predicted_improvement": jnp.where(first, jnp.nan, promised),
+            "actual_improvement": jnp.where(judged, gained, jnp.nan),
+            "predicted_improvement": jnp.where(judged, promised, jnp.nan),
             "step_multiplier": step,
-            "untrusted_models": (counts & ~trusted).sum(),
+            "untrusted_models": (~faithful).sum(),
             "learner_took_over": takes_over.sum(),
             "diverged_samples": (samples.weights == 0).sum(),
         }
@@ -234,7 +234,7 @@ class Badmm:
         nu = jnp.where(last & problem.counts[:, None], self._adapt_penalty(state.nu, kl), state.nu)
         state = dataclasses.replace(state, imitated=imitated, multipliers=multipliers, nu=nu)
         metrics = {
-            "kl_to_learner": kl.mean(1),
+            "kl_to_learner": jnp.where(problem.counts, kl.mean(1), jnp.nan),
             "lambda_norm": jnp.sqrt((multipliers.k**2).sum(-1).mean(1)),
             "nu": nu.mean(1),
         }
@@ -264,14 +264,13 @@ class Badmm:
 
         return jax.vmap(one)(xs, samples.weights, self.task.train_contexts)
 
-    def _adapt_step(self, state: BadmmState, gained: Array, promised: Array) -> Float[Array, " M"]:
+    def _adapt_step(self, step: Array, gained: Array, promised: Array) -> Float[Array, " M"]:
         """step *= promised / (2 (promised - gained)): the minimiser of a quadratic model of the error."""
         s = self.settings
-        shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised) + 1e-8)
+        shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
         factor = jnp.clip(promised / (2.0 * shortfall), 0.1, 5.0)
-        kept = (state.iteration == 0) | (promised == 0.0)  # no improvement was tried
-        factor = jnp.where(jnp.isfinite(factor) & ~kept, factor, 1.0)
-        return jnp.clip(state.step * factor, s.kl_step_multiplier_min, s.kl_step_multiplier_max)
+        step = jnp.where(jnp.isfinite(factor), step * factor, step)
+        return jnp.clip(step, s.kl_step_multiplier_min, s.kl_step_multiplier_max)
 
     def _targets(self, state: BadmmState, samples: Samples) -> tuple[Array, Array]:
         """Actions (M N T nu) and precisions (M T nu nu) that the learner is to imitate.
