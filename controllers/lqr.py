@@ -55,7 +55,7 @@ def backward_pass(
 
     With F = [A B]: Q = H + F'VF, K = -Q_uu^-1 Q_ux, k = -Q_uu^-1 q_u and u ~ N(Kx + k, temperature Q_uu^-1).
     One triangular factor S with Q_uu^-1 = S S' serves the gains and the covariance; V is formed as
-    [I;K]'Q[I;K], which stays symmetric and positive semi-definite in float32.
+    [I;K]'Q[I;K], which holds for a regularised K too.
 
     Args:
         dynamics: T local models x' = A x + B u + c; the noise does not change the controller.
@@ -74,27 +74,30 @@ def backward_pass(
     """
     T, nx, nu = dynamics.B.shape
     damping = regularization * jnp.eye(nu, dtype=dynamics.B.dtype)
+    F = jnp.concatenate([dynamics.A, dynamics.B], axis=-1)
 
     def step(value, inputs):
         V, v = value
-        A, B, c, H, g = inputs
-        F = jnp.concatenate([A, B], axis=1)
-        Q = H + F.T @ V @ F
-        q = g + F.T @ (V @ c + v)
-        S = inverse_factor(Q[nx:, nx:] + damping)
-        gains = -S @ (S.T @ jnp.concatenate([Q[nx:, :nx], q[nx:, None]], axis=1))
-        K, k = gains[:, :nx], gains[:, nx]
-        closed = jnp.concatenate([jnp.eye(nx, dtype=K.dtype), K])
-        V_here = closed.T @ Q @ closed
+        F, Ft, c, H, g = inputs
+        Q = H + Ft @ (V @ F)
+        q = g + Ft @ (V @ c + v)
+        Q_xu, Q_uu, Q_ux, q_u = Q[:nx, nx:], Q[nx:, nx:], Q[nx:, :nx], q[nx:]
+        S = inverse_factor(Q_uu + damping)
+        K = -S @ (S.T @ Q_ux)
+        k = -S @ (S.T @ q_u)
+        left = jnp.concatenate([Q_xu, K.T], axis=1)  # V = Q_xx + Q_xu K + K'(Q_ux + Q_uu K)
+        V_here = Q[:nx, :nx] + left @ jnp.concatenate([K, Q_ux + Q_uu @ K])
         V_here = 0.5 * (V_here + V_here.T)
-        v_here = closed.T @ (q + Q[:, nx:] @ k)
-        return (V_here, v_here), (K, k, S, V_here, v_here, k @ q[nx:], k @ Q[nx:, nx:] @ k)
+        v_here = q[:nx] + left @ jnp.concatenate([k, q_u + Q_uu @ k])
+        return (V_here, v_here), (K, k, S, V_here, v_here, k @ q_u, k @ Q_uu @ k)
 
     final = (cost.H_final, cost.g_final)
-    inputs = (dynamics.A, dynamics.B, dynamics.c, cost.H, cost.g)
-    _, (K, k, S, V, v, slope, curvature) = jax.lax.scan(step, final, inputs, reverse=True)
+    # a product with a transposed factor costs twice as much on a CPU as one with a matrix stored transposed
+    inputs = (F, F.mT, dynamics.c, cost.H, cost.g)
+    (V_first, v_first), (K, k, S, V, v, slope, curvature) = jax.lax.scan(step, final, inputs, reverse=True)
     chol = jnp.sqrt(jnp.broadcast_to(temperature, (T,)))[:, None, None] * S
-    solved = jnp.stack([jnp.isfinite(a).all() for a in (K, k, chol, V, v)]).all()
+    # a value that is not finite makes every earlier gain NaN; so V and v need not be kept where nobody asks for them
+    solved = jnp.stack([jnp.isfinite(a).all() for a in (K, k, chol, V_first, v_first)]).all()
     return LqrSolution(
         controller=LinearGaussian(K, k, chol),
         V=jnp.concatenate([V, cost.H_final[None]]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 
 import jax
@@ -12,6 +13,11 @@ from jaxtyping import Array, Float
 from mujoco import rollout
 
 from dynamics.simulator import STATE_LIMIT
+
+
+# By default each simulation that blows up writes a line to standard error and to a file in the current folder;
+# here such a state becomes NaN, which is counted and reported where it matters.
+mujoco.set_mju_user_warning(logging.getLogger(__name__).debug)
 
 
 class MujocoSimulator:

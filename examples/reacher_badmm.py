@@ -35,17 +35,13 @@ def main() -> int:
     summary = train(run)
 
     print(f"figures, an animation, checkpoints and all numbers: {run.path}/")
+    # a distance is missing where the simulation of some target diverged
+    test, training = (summary[f"{name}_distance_mean"] or float("inf") for name in ("test", "train"))
     print(
-        f"fingertip to target: {100 * summary['test_distance_mean']:.2f} cm on 200 test targets, "
-        f"{100 * summary['train_distance_mean']:.2f} cm on the training targets; "
-        f"{summary['env_steps']} simulator steps, {summary['wall_seconds']:.0f} s"
+        f"fingertip to target: {100 * test:.2f} cm on 200 test targets, {100 * training:.2f} cm on the training "
+        f"targets; {summary['env_steps']} simulator steps, {summary['wall_seconds']:.0f} s"
     )
-    solved = (
-        summary["test_distance_mean"] <= TEST_LIMIT
-        and summary["train_distance_mean"] <= TRAIN_LIMIT
-        and summary["env_steps"] <= STEP_LIMIT
-    )
-    return 0 if solved else 1
+    return 0 if test <= TEST_LIMIT and training <= TRAIN_LIMIT and summary["env_steps"] <= STEP_LIMIT else 1
 
 
 if __name__ == "__main__":

@@ -87,14 +87,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     _, guider, state = load(RunFolder.open(options.run))
     task, policy = guider.task, guider.policy(state)
+    contexts = np.concatenate([task.train_contexts, task.test_contexts])  # together: one program to compile
     judge = jax.jit(lambda contexts, key: evaluate(task, policy, contexts, key, options.noise))
-    key = jax.random.key(options.seed)
-    for name, contexts in (("training", task.train_contexts), ("test", task.test_contexts)):
-        result = judge(contexts, key)
-        cm = 100 * np.asarray(result.distance)
+    result = judge(contexts, jax.random.key(options.seed))
+    cm, cost, count = 100 * np.asarray(result.distance), np.asarray(result.cost), len(task.train_contexts)
+    for name, part in (("training", slice(None, count)), ("test", slice(count, None))):
         print(
-            f"{name:8} targets ({len(cm)}): distance over the last 10 steps {cm.mean():.2f} cm mean, "
-            f"{np.median(cm):.2f} median, {cm.max():.2f} largest; cost {np.asarray(result.cost).mean():.1f}"
+            f"{name:8} targets ({len(cm[part])}): distance over the last 10 steps {cm[part].mean():.2f} cm mean, "
+            f"{np.median(cm[part]):.2f} median, {cm[part].max():.2f} largest; cost {cost[part].mean():.1f}"
         )
     return 0
 

@@ -24,7 +24,7 @@ class Settings:
     """How a policy is trained in one supervised step."""
 
     learning_rate: float = 3e-3  # of Adam, at the start of each step; falls to a tenth by its end
-    updates: int = 240  # gradient updates in one supervised step
+    updates: int = 160  # gradient updates in one supervised step
     batch_size: int = 256  # points in a minibatch
     gradient_norm: float = 10.0  # largest global norm of a gradient
 

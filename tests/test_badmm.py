@@ -177,7 +177,7 @@ def test_step_size_grows_with_kept_promises_and_shrinks_with_broken_ones(trained
 
 
 def test_the_first_iteration_and_untried_improvements_are_not_judged(trained):
-    guider, states, rows, _ = trained
+    _, _, rows, _ = trained
     assert bool(jnp.isnan(rows[0]["predicted_improvement"]).all())
     assert bool(jnp.isnan(rows[0]["actual_improvement"]).all())
     assert bool(jnp.isfinite(rows[1]["actual_improvement"]).any())

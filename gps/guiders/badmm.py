@@ -159,9 +159,9 @@ class Badmm:
                 model.dynamics, cost, reference, limit, model.initial, entropy_weight=nu, eta=eta, options=options
             )
             new = solution.controller.recentred(-model.xs[:-1], -model.us)
-            return new, solution, expected_cost(model.cost, solution.states, solution.controller)
+            return new, solution
 
-        new, solution, cost = jax.vmap(one)(
+        new, solution = jax.vmap(one)(
             problem.models, problem.old, state.imitated, state.multipliers, state.nu, state.eta, limit
         )
         failed = (solution.status == trust_region.Status.UNREACHABLE) | (
@@ -170,10 +170,7 @@ class Badmm:
         usable = ~failed & all_finite(new) & problem.trusted
         new = select(usable, self._with_noise_floor(new), problem.old)
         state = dataclasses.replace(state, controllers=new, eta=jnp.where(usable, solution.eta, state.eta))
-        predicted = jnp.where(usable, _objective(problem.models, new), state.objective)
-        state = dataclasses.replace(state, predicted=predicted)
         metrics = {
-            "model_cost": cost,
             "eta": state.eta,
             "kl_step": solution.kl / T,
             "kl_ratio": solution.kl / limit,
@@ -219,20 +216,24 @@ class Badmm:
         """Dual step on lambda, and in the last round on nu."""
         s = self.settings
         imitated = self._linearized(state, problem.samples)
-        kl = jax.vmap(self._kl_to_learner)(problem.models, state.controllers, imitated)
 
         def one(model, controller, imitated, multipliers, nu):
             xs, us = model.xs[:-1], model.us
             new, learner = controller.recentred(xs, us), imitated.recentred(xs, us)
+            states = _states(model, new)
             centred_k = multipliers.k + jnp.einsum("tux,tx->tu", multipliers.K, xs)
             k = self._dual_step(new.chol, nu, centred_k[..., None], (new.k - learner.k)[..., None], s.dual_rate)[..., 0]
             K = self._dual_step(new.chol, nu, multipliers.K, new.K - learner.K, s.dual_rate_gain)
-            return Multipliers(K, k - jnp.einsum("tux,tx->tu", K, xs))
+            multipliers = Multipliers(K, k - jnp.einsum("tux,tx->tu", K, xs))
+            return multipliers, kl_per_step(new, learner, states), expected_cost(model.cost, states, new)
 
-        multipliers = jax.vmap(one)(problem.models, state.controllers, imitated, state.multipliers, state.nu)
+        multipliers, kl, predicted = jax.vmap(one)(
+            problem.models, state.controllers, imitated, state.multipliers, state.nu
+        )
         multipliers = select(problem.counts & all_finite(multipliers), multipliers, state.multipliers)
         nu = jnp.where(last & problem.counts[:, None], self._adapt_penalty(state.nu, kl), state.nu)
-        state = dataclasses.replace(state, imitated=imitated, multipliers=multipliers, nu=nu)
+        predicted = jnp.where(problem.trusted, predicted, state.objective)
+        state = dataclasses.replace(state, imitated=imitated, multipliers=multipliers, nu=nu, predicted=predicted)
         metrics = {
             "kl_to_learner": jnp.where(problem.counts, kl.mean(1), jnp.nan),
             "lambda_norm": jnp.sqrt((multipliers.k**2).sum(-1).mean(1)),
@@ -323,10 +324,6 @@ class Badmm:
         floor = self.settings.std_floor**2 * jnp.eye(self.task.nu)
         chol = jnp.linalg.cholesky(controllers.chol @ controllers.chol.mT + floor)
         return dataclasses.replace(controllers, chol=chol)
-
-    def _kl_to_learner(self, model: LocalModel, controller: LinearGaussian, imitated: LinearGaussian) -> Array:
-        new, learner = (c.recentred(model.xs[:-1], model.us) for c in (controller, imitated))
-        return kl_per_step(new, learner, _states(model, new))
 
 
 def _augmented(model: LocalModel, imitated: LinearGaussian, multipliers: Multipliers, nu: Array) -> QuadraticCost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -162,12 +163,15 @@ def fit_local_models(
                 lambda x: task.final_cost(x, context),
                 centre_x + dx,
                 centre_u + du,
-                hessian,
+                "exact",
             )
             return expand.recentre(cost, -dx, -du)
 
         costs = jax.vmap(expand_at)(dx, du)
         cost = jax.tree.map(lambda values: jnp.tensordot(share, values, axes=1), costs)
+        # the mean is treated, not every sample's Hessian: it needs less treatment, and eigenvectors are dear
+        treated = {"H": expand.treat(cost.H, hessian), "H_final": expand.treat(cost.H_final, hessian)}
+        cost = dataclasses.replace(cost, **treated)
         return LocalModel(centre_x, centre_u, initial, dynamics, cost)
 
     return jax.vmap(one)(dx, du, centre_x, centre_u, samples.weights, share, task.train_contexts)

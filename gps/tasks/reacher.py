@@ -176,13 +176,16 @@ def sunflower(count: int, ring: tuple[float, ...]) -> np.ndarray:
 
 
 def draw_apart(count: int, ring: tuple[float, ...], others: Array, apart: float = 0.005) -> np.ndarray:
-    """`count` points drawn uniformly over a ring (always the same ones), each farther than `apart` from `others`."""
+    """`count` points drawn uniformly over a ring , each farther than `apart` from `others`.
+
+    Always the same ones; a smaller count gives the first of them.
+    """
     generator = np.random.default_rng(20150501)
     inner, outer = ring
     points = np.empty((0, 2))
     while len(points) < count:
-        radius = np.sqrt(generator.uniform(inner**2, outer**2, count))
-        angle = generator.uniform(-np.pi, np.pi, count)
+        radius = np.sqrt(generator.uniform(inner**2, outer**2, 64))
+        angle = generator.uniform(-np.pi, np.pi, 64)
         drawn = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
         gap = np.linalg.norm(drawn[:, None] - np.asarray(others), axis=-1).min(1)
         points = np.concatenate([points, drawn[gap > apart]])
