@@ -96,7 +96,8 @@ def solve(
     """Solve the problem at the top of this file by a safeguarded secant search on log(eta + mean entropy weight).
 
     log KL is nearly linear in it, so that the secant needs three or four sweeps from a good start;
-    the bracket makes it converge from any. (jaxopt.Bisection takes about 20 sweeps to the same tolerance.)
+    the bracket makes it converge from any. (jaxopt's root finders do not serve: its bisection halves the whole
+    range of log eta and knows neither of the slope nor of an indefinite Q_uu, which has no KL.)
 
     Args:
         dynamics: T local models.

@@ -14,7 +14,6 @@ from mujoco import rollout
 
 from dynamics.simulator import STATE_LIMIT
 
-
 # By default each simulation that blows up writes a line to standard error and to a file in the current folder;
 # here such a state becomes NaN, which is counted and reported where it matters.
 mujoco.set_mju_user_warning(logging.getLogger(__name__).debug)

@@ -13,7 +13,7 @@ HEAVY = ("mujoco", "flax", "optax", "orbax", "matplotlib", "rich", "jaxtyping", 
 def test_every_controllers_module_imports_alone():
     """`from controllers import ilqr`, and every other, in a fresh interpreter: no simulator, networks or plots.
 
-    The copied folder has to work in a project that has jax, jaxopt and numpy and nothing else.
+    The copied folder has to work in a project that has jax and numpy and nothing else.
     """
     names = sorted(module.name for module in pkgutil.iter_modules(controllers.__path__))
     assert "trust_region" in names
