@@ -34,16 +34,21 @@ class MjxSimulator:
         self._low = jnp.asarray(np.where(limited, low, -np.inf))
         self._high = jnp.asarray(np.where(limited, high, np.inf))
 
+    def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
+        """See `Simulator.clip`."""
+        return jnp.clip(action, self._low, self._high)
+
     def step(self, state: Float[Array, " nstate"], action: Float[Array, " nu"]) -> Float[Array, " nstate"]:
         """See `Simulator.step`."""
-        data = self._load(state, jnp.clip(action, self._low, self._high))
+        data = self._load(state, self.clip(action))
         data, _ = jax.lax.scan(lambda d, _: (mjx.step(self._mjx, d), None), data, None, length=self.substeps)
         after = jnp.concatenate([data.time[None], data.qpos, data.qvel, data.act]).astype(state.dtype)
         return jnp.where(finite(after) & (jnp.abs(state) < STATE_LIMIT).all(), after, jnp.nan)
 
     def sensors(self, state: Float[Array, " nstate"]) -> Float[Array, " nsensor"]:
         """See `Simulator.sensors`."""
-        return mjx.forward(self._mjx, self._load(state, jnp.zeros(self.model.nu))).sensordata
+        values: Array = mjx.forward(self._mjx, self._load(state, jnp.zeros(self.model.nu))).sensordata
+        return jnp.where(finite(state), values, jnp.nan)
 
     def _load(self, state, control):
         nq, nv = self.model.nq, self.model.nv

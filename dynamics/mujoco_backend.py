@@ -7,6 +7,7 @@ import logging
 import os
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float
@@ -32,12 +33,16 @@ class MujocoSimulator:
         self._nstate = 1 + model.nq + model.nv + model.na
         # a diverged simulation must show, not silently restart from the model's initial state
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        threads = os.cpu_count() or 1
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._pool = rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         limited = model.actuator_ctrllimited.astype(bool)
         self._low = np.where(limited, model.actuator_ctrlrange[:, 0], -np.inf)
         self._high = np.where(limited, model.actuator_ctrlrange[:, 1], np.inf)
+
+    def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
+        """See `Simulator.clip`."""
+        return jnp.clip(action, self._low, self._high)
 
     def step(self, state: Float[Array, " nstate"], action: Float[Array, " nu"]) -> Float[Array, " nstate"]:
         """See `Simulator.step`."""
@@ -58,7 +63,9 @@ class MujocoSimulator:
         actions = np.broadcast_to(action, (*batch, action.shape[-1])).reshape(-1, 1, action.shape[-1])
         ended, _, sound = self._simulate(states, actions, self.substeps)
         after = ended[:, -1].astype(state.dtype)
-        after[~(sound & within_limits(after))] = np.nan
+        # where the engine gave up it took fewer steps than it was asked for
+        whole = ended[:, -1, 0] - states[:, 0] > (self.substeps - 0.5) * self.model.opt.timestep
+        after[~(sound & whole & within_limits(after))] = np.nan
         return after.reshape(*batch, -1)
 
     def _sense(self, state) -> np.ndarray:

@@ -23,7 +23,7 @@ class Trajectory:
     """What happened in one roll-out, or in a batch of them."""
 
     states: Float[Array, "*batch T+1 nstate"]  # physics states
-    actions: Float[Array, "*batch T nu"]  # as chosen; the simulator clips them to the control range
+    actions: Float[Array, "*batch T nu"]  # as applied: clipped to the control range
     sound: Bool[Array, " *batch"]  # the simulation did not diverge
 
 
@@ -48,6 +48,8 @@ def rollout(
         state, memory = carry
         t, noise = inputs
         memory, action = act(memory, t, state, noise)
+        # what is recorded is what was applied: a model fitted to anything else would find torque without effect
+        action = simulator.clip(action)
         following = simulator.step(state, action)
         return (following, memory), (following, action)
 

@@ -26,6 +26,10 @@ class Simulator(Protocol):
     model: mujoco.MjModel
     substeps: int  # physics steps per action
 
+    def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
+        """The action that the actuators can apply: inside their control range."""
+        ...
+
     def step(self, state: Float[Array, " nstate"], action: Float[Array, " nu"]) -> Float[Array, " nstate"]:
         """Hold `action` (clipped to the actuators' control range) for `substeps` physics steps.
 
@@ -45,7 +49,7 @@ def make_simulator(model: mujoco.MjModel, substeps: int, engine: str = "auto") -
         model: a compiled MuJoCo model.
         substeps: at least 1; an action lasts substeps * model.opt.timestep seconds.
         engine: "mujoco" (C engine, all cores), "mjx" (on the device, differentiable), or "auto":
-            mjx where jax runs on a GPU or TPU, mujoco elsewhere.
+            mjx where jax runs on a GPU, mujoco elsewhere.
 
     Errors:
         ValueError for an unknown engine, fewer than one substep, or a model whose physics state holds
@@ -76,7 +80,7 @@ def resolve_engine(engine: str) -> str:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown engine {engine!r}{hint} (known: {', '.join(ENGINES)})")
     if engine == "auto":
-        return "mujoco" if jax.default_backend() == "cpu" else "mjx"
+        return "mjx" if jax.default_backend() == "gpu" else "mujoco"
     return engine
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gps
 from gps import config
 from gps.checkpoint import CheckpointError
-from gps.experiment import GUIDERS, TASKS, Experiment
+from gps.experiment import GUIDERS, TASKS, Experiment, RunSettings
 from gps.guider import DivergedError
 from gps.run import RunError, RunFolder
 
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("gps: stopped; gps train --resume goes on from the last checkpoint", file=sys.stderr)
+        again = "; gps train --resume goes on from the last checkpoint" if options.command is _train else ""
+        print(f"gps: stopped{again}", file=sys.stderr)
         return 130
 
 
@@ -46,7 +48,7 @@ def _train(options: argparse.Namespace) -> int:
     else:
         experiment.build()  # impossible combinations are found before the folder is made
         folder = RunFolder.create(path, experiment.to_dict())
-    summary = train(folder)
+    summary = train(folder, started=gps.STARTED)
     _print_numbers(folder.path, summary)
     return 0
 
@@ -111,6 +113,9 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.settings:
+        print("runs:")
+        _print_settings(config.to_dict(RunSettings()), "run")
     for title, entries in (("tasks", TASKS), ("guiders", GUIDERS)):
         print(f"{title}:")
         for name, entry in entries.items():

@@ -2,13 +2,14 @@
 
 Settings are nested frozen dataclasses of plain values (int, float, bool, str, tuples of these, other settings),
 each with its check in `__post_init__`. Whatever is wrong with what a user wrote is a `SettingsError` whose
-message names the setting as the user would write it: `guider.rate`.
+message names the setting as the user would write it: `guider.kl_step`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -94,10 +95,10 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A copy of the nested mapping in which assignments such as "guider.rate=0.1" are made, in their order.
+    """A copy of the nested mapping in which assignments such as "guider.kl_step=0.1" are made, in their order.
 
     A value is read as TOML (`3`, `0.1`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as a text, so that
-    `task.name=reacher` needs no quotes. Whether the settings exist is for `from_dict` to say.
+    `run.engine=mjx` needs no quotes. Whether the settings exist is for `from_dict` to say.
 
     Errors:
         SettingsError for an assignment without "=" or name, and for one that reaches into a plain value.
@@ -107,7 +108,9 @@ def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
         name, equals, text = assignment.partition("=")
         keys = [key.strip() for key in name.split(".")]
         if not equals or not all(keys):
-            raise SettingsError(f"cannot read the assignment '{assignment}'; write name=value, such as guider.rate=0.1")
+            raise SettingsError(
+                f"cannot read the assignment '{assignment}'; write name=value, such as guider.kl_step=0.1"
+            )
         table = result
         for depth, key in enumerate(keys[:-1], start=1):
             table = table.setdefault(key, {})
@@ -219,15 +222,15 @@ def _parse(text: str) -> Any:
 def check_positive(settings: Any, *names: str) -> None:
     """Each of the named numbers is greater than zero."""
     for name in names:
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} must be positive, not {getattr(settings, name)}")
+        if not 0 < getattr(settings, name) < math.inf:
+            raise ValueError(f"{name} must be positive and finite, not {getattr(settings, name)}")
 
 
 def check_at_least(settings: Any, least: float, *names: str) -> None:
     """Each of the named numbers is `least` or more."""
     for name in names:
-        if not getattr(settings, name) >= least:
-            raise ValueError(f"{name} must be at least {least}, not {getattr(settings, name)}")
+        if not least <= getattr(settings, name) < math.inf:
+            raise ValueError(f"{name} must be at least {least} and finite, not {getattr(settings, name)}")
 
 
 def check_one_of(settings: Any, name: str, known: Iterable[str]) -> None:

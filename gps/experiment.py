@@ -50,8 +50,8 @@ class RunSettings:
                 raise config.unknown(name, value, known)
         if self.engine not in ENGINES:
             raise config.unknown("engine", self.engine, ENGINES)
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, but is {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         for name in ("iterations", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

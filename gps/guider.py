@@ -71,8 +71,8 @@ def update(guider: Guider, state: Any, samples: Any, key: PRNGKeyArray) -> tuple
     """Everything of one iteration that follows `collect`; compile it whole.
 
     Returns:
-        The new state, and the metrics of the last round and of `prepare`. Values under "round/" are of
-        every round, with a leading axis.
+        The new state, and the metrics of `prepare` and of the last round; those named "failed_..." are summed
+        over the rounds.
     """
     state, problem, metrics = guider.prepare(state, samples)
 
@@ -85,5 +85,5 @@ def update(guider: Guider, state: Any, samples: Any, key: PRNGKeyArray) -> tuple
 
     turns = (jax.numpy.arange(guider.rounds), jax.random.split(key, guider.rounds))
     state, rounds = jax.lax.scan(turn, state, turns)
-    last = {name: values[-1] for name, values in rounds.items()}
+    last = {name: values.sum(0) if name.startswith("failed_") else values[-1] for name, values in rounds.items()}
     return state, {**metrics, **last}

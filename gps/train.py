@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import gps
 from dynamics.simulator import resolve_engine
 from gps.evaluate import Evaluation, evaluate
 from gps.experiment import Experiment
@@ -49,12 +48,14 @@ class Programs:
         return self._evaluate(policy, self.contexts, key)
 
 
-def train(folder: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
+def train(folder: RunFolder, *, quiet: bool = False, started: float | None = None) -> dict[str, Any]:
     """Run a folder's experiment from its last whole checkpoint, or from the start, to its end.
 
     Args:
         folder: made by `RunFolder.create` with `Experiment.to_dict()`, or opened.
         quiet: show no progress.
+        started: seconds since the epoch that the run's wall time counts from; now by default. A script that
+            does nothing else passes `gps.STARTED`, so that imports are counted.
 
     Returns:
         The summary, as in summary.json.
@@ -78,8 +79,10 @@ def train(folder: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
         first, state, spent = 0, jax.jit(guider.init)(beginning), 0.0
     folder.rewind_metrics(first)
 
+    began_at = time.time() if started is None else started
+
     def clock() -> float:
-        return spent + time.time() - gps.STARTED
+        return spent + time.time() - began_at
 
     title = f"{run.task} by {run.guider}, seed {run.seed}, engine {resolve_engine(run.engine)}"
     with Progress(run.iterations, title, stream=open(os.devnull, "w") if quiet else None, done=first) as progress:

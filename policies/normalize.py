@@ -26,7 +26,7 @@ class Normalizer:
     @property
     def scale(self) -> Float[Array, " no"]:
         """Standard deviation of each input, and 1 for one that is constant to rounding."""
-        deviation = jnp.sqrt(self.squares / jnp.maximum(self.count, 1.0))
+        deviation = jnp.sqrt(self.squares / jnp.maximum(self.count, 1e-12))
         constant = deviation <= 1e-5 * (jnp.abs(self.mean) + 1e-3)
         return jnp.where(constant, 1.0, deviation)
 
@@ -37,8 +37,8 @@ class Normalizer:
     def update(self, o: Float[Array, "P no"], weights: Float[Array, " P"]) -> Normalizer:
         """Take P more observations into account, each as often as its weight says (Chan et al., 1979)."""
         added = weights.sum()
-        total = jnp.maximum(self.count + added, 1.0)
-        mean = weights @ o / jnp.maximum(added, 1.0)
+        total = jnp.maximum(self.count + added, 1e-12)
+        mean = weights @ o / jnp.maximum(added, 1e-12)
         squares = weights @ (o - mean) ** 2
         shift = mean - self.mean
         return Normalizer(

@@ -68,3 +68,39 @@ def shared_programs(monkeypatch, compiled):
     monkeypatch.setattr(Experiment, "build", same_guider)
     monkeypatch.setattr(train, "Programs", same_programs)
     return same_programs
+
+
+@pytest.fixture(scope="session")
+def arms():
+    """The reaching task on each engine."""
+    from gps.tasks.reacher import Reacher, ReacherSettings
+
+    return {engine: Reacher(ReacherSettings(test_targets=1), engine) for engine in ("mujoco", "mjx")}
+
+
+@pytest.fixture(scope="session")
+def steps(arms):
+    """Each engine's step, compiled for one state and for a batch of batches."""
+    one = {engine: jax.jit(arm.simulator.step) for engine, arm in arms.items()}
+    many = {engine: jax.jit(jax.vmap(jax.vmap(arm.simulator.step))) for engine, arm in arms.items()}
+    return one, many
+
+
+@pytest.fixture(scope="session")
+def actuated():
+    """A slider that is pushed by an actuator with a state of its own, and a hinge whose torque has no limits."""
+    return """
+    <mujoco>
+      <option timestep="0.01" gravity="0 0 0"><flag contact="disable"/></option>
+      <worldbody>
+        <body>
+          <joint name="slide" type="slide" damping="0.3"/><geom size="0.1"/>
+          <body><joint name="hinge" type="hinge" axis="0 1 0" damping="0.2"/><geom size="0.1" pos="0.2 0 0"/></body>
+        </body>
+      </worldbody>
+      <actuator>
+        <general joint="slide" dyntype="integrator" gainprm="2" ctrllimited="true" ctrlrange="-1 1"/>
+        <motor joint="hinge" ctrllimited="false"/>
+      </actuator>
+    </mujoco>
+    """

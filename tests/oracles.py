@@ -218,3 +218,52 @@ def constrained_controller(problem: Problem, reference, limit, entropy_weight):
     if not result.success:
         raise RuntimeError(f"the oracle did not converge: {result.message}")
     return unpack(result.x)
+
+
+def niw_dynamics(w, nx, prior, regularization=0.0):
+    """Linear-Gaussian x' = A x + B u + c from the rows of w = (x, u, x'), under a normal-inverse-Wishart prior.
+
+    Conditions the posterior mean and covariance of w on (x, u). prior: mean, covariance, and the numbers of
+    observations that each of them weighs as much as.
+    """
+    mean0, scatter0, m, n0 = prior
+    count, inputs = len(w), w.shape[1] - nx
+    mean = w.mean(0) if count else np.zeros_like(mean0)
+    psi = n0 * scatter0 + m * count / (m + count) * np.outer(mean - mean0, mean - mean0)
+    for row in w:
+        psi = psi + np.outer(row - mean, row - mean)
+    cov, centre = psi / (n0 + count), (m * mean0 + w.sum(0)) / (m + count)
+    variances = np.diag(scatter0)[:inputs]
+    known = cov[:inputs, :inputs] + regularization * np.diag(variances + 1e-3 * variances.max())
+    slope = cov[inputs:, :inputs] @ np.linalg.inv(known)
+    noise = cov[inputs:, inputs:] - slope @ cov[:inputs, inputs:]
+    return slope[:, :nx], slope[:, nx:], centre[inputs:] - slope @ centre[:inputs], noise
+
+
+def windowed_regression(xs, us, std, window, strength):
+    """Controller gains K, k and covariance by least squares at each t over the samples of steps near it.
+
+    xs (N T nx) and us (N T nu) count in deviations from their means over samples. The prior on the slope is
+    what all steps together give, and weighs as much as `strength` samples of their mean scatter.
+    """
+    (samples, T, nx), nu = xs.shape, us.shape[-1]
+    mean_x, mean_u = xs.mean(0), us.mean(0)
+    dx, du = xs - mean_x, us - mean_u
+    pooled_x, pooled_u = dx.reshape(-1, nx), du.reshape(-1, nu)
+    scatter = pooled_x.T @ pooled_x / len(pooled_x)
+    variances = np.diag(scatter)
+    scatter = scatter + np.diag(1e-4 * variances + 1e-6 * variances.max() + 1e-10)
+    prior = np.linalg.solve(scatter, pooled_x.T @ pooled_u / len(pooled_x)).T
+    root = np.linalg.cholesky(strength * scatter).T  # rows of made-up data that the prior stands for
+    Ks, covs = [], []
+    for t in range(T):
+        near = slice(max(0, t - window), min(T, t + window + 1))
+        x, u = dx[:, near].reshape(-1, nx), du[:, near].reshape(-1, nu)
+        share = np.sqrt(samples / len(x))
+        rows = np.concatenate([share * x, root]), np.concatenate([share * u, root @ prior.T])
+        K = np.linalg.lstsq(*rows, rcond=None)[0].T
+        left = u - x @ K.T
+        Ks.append(K)
+        covs.append(left.T @ left / len(x) + np.diag(std**2))
+    K = np.stack(Ks)
+    return K, mean_u - np.einsum("tux,tx->tu", K, mean_x), np.stack(covs)

@@ -170,17 +170,20 @@ def test_augmented_cost_is_cost_minus_multipliers_plus_penalty(trained, task):
 
 def test_step_size_grows_with_kept_promises_and_shrinks_with_broken_ones(trained):
     guider = Badmm(trained[0].task, settings(kl_step_multiplier_min=0.05, kl_step_multiplier_max=4.0))
-    promised = jnp.asarray([1.0, 1.0, 1.0, -0.5])
-    gained = jnp.asarray([1.0, 0.5, -4.0, -3.0])
-    # promised / (2 (promised - gained)): all kept -> 4; half -> 1; broken -> 0.1; worse than a promised loss -> 0.1
-    np.testing.assert_allclose(guider._adapt_step(jnp.ones(4), gained, promised), [4.0, 1.0, 0.1, 0.1], rtol=1e-5)
+    promised = jnp.asarray([1.0, 1.0, 1.0, -0.5, -0.5])
+    gained = jnp.asarray([1.0, 0.5, -4.0, -3.0, -0.5])
+    # |promised| / (2 (promised - gained)): all kept -> 4; half -> 1; broken -> 0.1; worse than a promised loss -> 0.1;
+    # a loss exactly as promised -> 4
+    expected = [4.0, 1.0, 0.1, 0.1, 4.0]
+    np.testing.assert_allclose(guider._adapt_step(jnp.ones(5), gained, promised), expected, rtol=1e-5)
 
 
 def test_the_first_iteration_and_untried_improvements_are_not_judged(trained):
     _, _, rows, _ = trained
     assert bool(jnp.isnan(rows[0]["predicted_improvement"]).all())
     assert bool(jnp.isnan(rows[0]["actual_improvement"]).all())
-    assert bool(jnp.isfinite(rows[1]["actual_improvement"]).any())
+    assert bool(jnp.isnan(rows[1]["actual_improvement"]).all())  # the learner's turn: no controller was rolled out
+    assert bool(jnp.isfinite(rows[2]["actual_improvement"]).any())
     np.testing.assert_array_equal(rows[0]["step_multiplier"], 1.0)
 
 

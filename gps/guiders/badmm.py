@@ -123,11 +123,15 @@ class Badmm:
         kept = select(counts, samples, state.samples)
         problem = Problem(kept, models, select(takes_over, old, state.controllers), counts, trusted)
         gained, promised = state.objective - actual, state.objective - state.predicted
-        judged = trusted & (promised != 0.0)  # an improvement was tried, and this model can tell what it brought
+        # an improvement was tried, its controllers were rolled out, and this model can tell what it brought
+        judged = trusted & (promised != 0.0) & (~by_learner | (s.sampling == "learner"))
         step = jnp.where(judged, self._adapt_step(state.step, gained, promised), state.step)
         state = dataclasses.replace(
             state,
+            controllers=problem.old,
             imitated=imitated,
+            # a take-over starts from p = pi; the multipliers belonged to a trajectory that is given up
+            multipliers=select(takes_over, jax.tree.map(jnp.zeros_like, state.multipliers), state.multipliers),
             step=step,
             objective=jnp.where(trusted, actual, state.objective),
             cost=jnp.where(counts, cost, state.cost),
@@ -164,11 +168,12 @@ class Badmm:
         new, solution = jax.vmap(one)(
             problem.models, problem.old, state.imitated, state.multipliers, state.nu, state.eta, limit
         )
-        failed = (solution.status == trust_region.Status.UNREACHABLE) | (
-            solution.status == trust_region.Status.INDEFINITE
+        found = (solution.status != trust_region.Status.UNREACHABLE) & (
+            solution.status != trust_region.Status.INDEFINITE
         )
-        usable = ~failed & all_finite(new) & problem.trusted
-        new = select(usable, self._with_noise_floor(new), problem.old)
+        found = found & (solution.kl > 0.0) & all_finite(new)
+        usable = found & problem.trusted
+        new = select(usable, self._with_noise_floor(new), state.controllers)
         state = dataclasses.replace(state, controllers=new, eta=jnp.where(usable, solution.eta, state.eta))
         metrics = {
             "eta": state.eta,
@@ -176,7 +181,7 @@ class Badmm:
             "kl_ratio": solution.kl / limit,
             "kl_limit": limit / T,
             "sweeps": solution.sweeps,
-            "failed_solves": (~usable & problem.trusted).sum(),
+            "failed_solves": (~found & problem.trusted).sum(),
         }
         return state, metrics
 
@@ -194,7 +199,7 @@ class Badmm:
         )
         training = self.settings.learner.training
         trained, memory, loss = supervise.fit(policy, state.learner.memory, batch, key, training)
-        # the policy's covariance is the inverse of the mean precision, as KL(p || pi) wants it
+        # the inverse of the mean precision minimises the nu-weighted KL(pi || p) over a constant covariance
         mean_precision = jnp.einsum("p,pij->ij", batch.weights, batch.precisions) / jnp.maximum(
             batch.weights.sum(), 1e-20
         )
@@ -231,11 +236,13 @@ class Badmm:
             problem.models, state.controllers, imitated, state.multipliers, state.nu
         )
         multipliers = select(problem.counts & all_finite(multipliers), multipliers, state.multipliers)
-        nu = jnp.where(last & problem.counts[:, None], self._adapt_penalty(state.nu, kl), state.nu)
-        predicted = jnp.where(problem.trusted, predicted, state.objective)
+        nu = jnp.where(last & problem.trusted[:, None], self._adapt_penalty(state.nu, kl), state.nu)
+        # a promise that was not put to the test yet stands; where the model is not to be trusted there is none
+        untested = jnp.where(problem.counts, state.objective, state.predicted)
+        predicted = jnp.where(problem.trusted, predicted, untested)
         state = dataclasses.replace(state, imitated=imitated, multipliers=multipliers, nu=nu, predicted=predicted)
         metrics = {
-            "kl_to_learner": jnp.where(problem.counts, kl.mean(1), jnp.nan),
+            "kl_to_learner": jnp.where(problem.trusted, kl.mean(1), jnp.nan),
             "lambda_norm": jnp.sqrt((multipliers.k**2).sum(-1).mean(1)),
             "nu": nu.mean(1),
         }
@@ -266,10 +273,13 @@ class Badmm:
         return jax.vmap(one)(xs, samples.weights, self.task.train_contexts)
 
     def _adapt_step(self, step: Array, gained: Array, promised: Array) -> Float[Array, " M"]:
-        """step *= promised / (2 (promised - gained)): the minimiser of a quadratic model of the error."""
+        """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
+
+        A promise may be negative: what is minimised is the augmented cost, and what is judged is the cost.
+        """
         s = self.settings
         shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
-        factor = jnp.clip(promised / (2.0 * shortfall), 0.1, 5.0)
+        factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, 5.0)
         step = jnp.where(jnp.isfinite(factor), step * factor, step)
         return jnp.clip(step, s.kl_step_multiplier_min, s.kl_step_multiplier_max)
 

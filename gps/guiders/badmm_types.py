@@ -25,8 +25,9 @@ class BadmmSettings:
     samples: int = 2  # roll-outs per condition and iteration
     rounds: int = 4  # improve-teach-pull rounds on one batch of samples
     sampling: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both"
-    learner_every: int = 2  # with "both": the learner collects every second time, and takes over where it does better
-    smoothing: float = 0.0  # steps, time constant of the exploration noise; 0 is white noise
+    # With "both" the learner collects every second time, and takes over where its cost is below the last one sampled.
+    learner_every: int = 2
+    smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
     start_std: float = 0.3  # standard deviation of the first controllers' actions
     std_floor: float = 0.02  # smallest standard deviation of a controller's actions
 
@@ -56,6 +57,8 @@ class BadmmSettings:
         check_one_of(self, "sampling", SAMPLING)
         check_one_of(self, "penalty_rule", PENALTY_RULES)
         check_one_of(self, "hessian", HESSIANS)
+        if not self.kl_tolerance < 1:
+            raise ValueError(f"kl_tolerance is relative and must be below 1, not {self.kl_tolerance}")
         check_at_least(self, 2, "samples", "learner_every")
         check_at_least(self, 1, "rounds")
         check_at_least(self, 0, "smoothing", "dual_rate", "dual_rate_gain", "regularization")

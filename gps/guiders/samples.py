@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers import expand
@@ -121,7 +122,7 @@ def _drop_diverged(samples: Samples) -> Samples:
 
 def check(samples: Samples) -> None:
     """Raise `DivergedError` if all samples of some condition diverged."""
-    lost = [i for i, sound in enumerate(samples.weights.sum(axis=1)) if sound == 0]
+    lost = [i for i, sound in enumerate(np.asarray(samples.weights).sum(axis=1)) if sound == 0]
     if lost:
         raise DivergedError(
             f"all {samples.weights.shape[1]} samples of condition(s) {lost} diverged (a state was not finite or "

@@ -1,8 +1,8 @@
 """A two-link arm reaches for a target in the plane: `reacher`, and `reacher-pomdp`, which hides velocities.
 
-The learner sees the target, and of the arm: cosine and sine of the joint angles, the vector from the target
-to the fingertip, and the joint velocities. In the partially observed variant there are no velocities, the
-joint angles carry noise, and the learner sees the last few frames instead of one.
+The learner sees cosine and sine of the elbow, the target and the vector from it to the fingertip, both in the upper
+arm's frame (as a camera on the arm would show them), and the joint velocities. In the partially observed variant
+there are no velocities, the joint angles carry noise, and the learner sees the last few frames instead of one.
 """
 
 from __future__ import annotations
@@ -176,17 +176,22 @@ def sunflower(count: int, ring: tuple[float, ...]) -> np.ndarray:
 
 
 def draw_apart(count: int, ring: tuple[float, ...], others: Array, apart: float = 0.005) -> np.ndarray:
-    """`count` points drawn uniformly over a ring , each farther than `apart` from `others`.
+    """`count` points drawn uniformly over a ring, each farther than `apart` from `others`.
 
     Always the same ones; a smaller count gives the first of them.
     """
     generator = np.random.default_rng(20150501)
     inner, outer = ring
     points = np.empty((0, 2))
-    while len(points) < count:
+    for _ in range(1000 + count):
+        if len(points) >= count:
+            return points[:count].astype(np.float32)
         radius = np.sqrt(generator.uniform(inner**2, outer**2, 64))
         angle = generator.uniform(-np.pi, np.pi, 64)
         drawn = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
         gap = np.linalg.norm(drawn[:, None] - np.asarray(others), axis=-1).min(1)
         points = np.concatenate([points, drawn[gap > apart]])
-    return points[:count].astype(np.float32)
+    raise ValueError(
+        f"train_targets = {len(others)} leave no room in the ring {ring} for test targets {1000 * apart:.0f} mm away "
+        "from each: take fewer, or a wider ring"
+    )
