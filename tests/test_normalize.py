@@ -88,11 +88,6 @@ def test_a_large_mean_does_not_drown_a_small_deviation():
     np.testing.assert_allclose(normalizer.scale, np.concatenate(seen).astype(float).std(0), rtol=1e-2)
 
 
-def other(normalizer, made):
-    """Statistics after more was seen."""
-    return updated(normalizer, made)
-
-
 def constant_at(index, made):
     for o, _ in made:
         o[:, index] = 0.7
@@ -114,7 +109,6 @@ def test_a_renormalized_policy_is_the_same_function(before, after):
     policy = GaussianPolicy.start(jax.random.key(0), NO, 2, (16, 8), 0.5)
     policy = policy.renormalized(updated(policy.normalizer, before))
     # a policy that was trained has biases, and a last layer that is not close to zero
-    policy = jax.tree.map(lambda a: a, policy)
     params = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(a.size), a.shape), policy.params)
     policy = GaussianPolicy(policy.network, params, policy.normalizer, policy.std)
     normalizer = updated(policy.normalizer, after)

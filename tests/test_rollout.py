@@ -13,8 +13,15 @@ from dynamics.rollout import exploration_noise, rollout
 
 A = np.array([[0.9, 0.2], [-0.1, 0.8]])
 B = np.array([[0.5], [1.5]])
-LINEAR = SimpleNamespace(step=lambda state, action: jnp.asarray(A) @ state + jnp.asarray(B) @ action)
 T = 6
+
+
+def simulator(step, limit=np.inf):
+    """An engine made of a function, whose controls end at a limit either way."""
+    return SimpleNamespace(step=step, clip=lambda action: jnp.clip(action, -limit, limit))
+
+
+LINEAR = simulator(lambda state, action: jnp.asarray(A) @ state + jnp.asarray(B) @ action)
 
 
 def act(memory, t, state, noise):
@@ -42,6 +49,17 @@ def test_a_rollout_is_the_loop():
     assert ours.sound
 
 
+def test_actions_are_recorded_as_they_were_applied():
+    """A model that is fitted to torques beyond the limit would find that torque has no effect."""
+    wanted, start = np.array([[0.3], [-2.0], [0.8], [1.5]]), np.array([1.0, -2.0])
+    ours = rollout(simulator(LINEAR.step, 0.5), lambda m, t, s, n: (m, n), start, jnp.asarray(wanted))
+    states = [start]
+    for action in np.clip(wanted, -0.5, 0.5):
+        states.append(A @ states[-1] + B @ action)
+    np.testing.assert_allclose(ours.actions, [[0.3], [-0.5], [0.5], [0.5]], rtol=1e-6)
+    np.testing.assert_allclose(ours.states, states, rtol=1e-5)
+
+
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 1e8])
 def test_only_the_diverged_member_of_a_batch_is_unsound(broken):
     noise = random_noise((3,))
@@ -58,12 +76,12 @@ def test_only_the_diverged_member_of_a_batch_is_unsound(broken):
 
 def test_a_start_that_is_not_finite_is_unsound():
     start = jnp.array([jnp.nan, 0.0])
-    forgetful = SimpleNamespace(step=lambda state, action: jnp.zeros(2))
+    forgetful = simulator(lambda state, action: jnp.zeros(2))
     assert not rollout(forgetful, lambda m, t, s, n: (m, n), start, jnp.zeros((T, 1))).sound
 
 
 def test_an_action_that_is_not_finite_is_unsound_even_if_the_engine_hides_it():
-    hiding = SimpleNamespace(step=lambda state, action: jnp.zeros(2))
+    hiding = simulator(lambda state, action: jnp.zeros(2))
     noise = jnp.zeros((T, 1)).at[2].set(jnp.inf)
     assert not rollout(hiding, lambda m, t, s, n: (m, n), jnp.zeros(2), noise).sound
 

@@ -89,6 +89,7 @@ def test_actuators_with_a_state_and_without_limits(actuated, engine):
     ours = along(make_simulator(model, 2, engine), state, actions)
     np.testing.assert_allclose(ours, by_hand(model, state.astype(float), actions, 2), atol=1e-5)
     assert np.abs(ours[:, 5]).max() > 0.01
+    np.testing.assert_array_equal(make_simulator(model, 2, engine).clip(jnp.array([-5.0, -5.0])), [-1.0, -5.0])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -105,12 +106,13 @@ def test_the_fingertip_sensor_is_forward_kinematics_or_nan(arms, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_actions_are_clipped_to_the_control_range(steps, engine):
+def test_actions_are_clipped_to_the_control_range(arms, steps, engine):
     state = jnp.asarray(start(), jnp.float32)
     one = steps[0][engine]
     inside = one(state, jnp.array([1.0, -1.0]))
     np.testing.assert_array_equal(one(state, jnp.array([7.0, -1.01])), inside)
     assert np.abs(one(state, jnp.array([0.9, -1.0])) - inside).max() > 1e-3
+    np.testing.assert_array_equal(arms[engine].simulator.clip(jnp.array([7.0, -0.4])), jnp.array([1.0, -0.4]))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
