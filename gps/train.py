@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import time
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def train(folder: RunFolder, *, quiet: bool = False, started: float | None = Non
         return spent + time.time() - began_at
 
     title = f"{run.task} by {run.guider}, seed {run.seed}, engine {resolve_engine(run.engine)}"
-    with Progress(run.iterations, title, stream=open(os.devnull, "w") if quiet else None, done=first) as progress:
+    with Progress(run.iterations, title, stream=io.StringIO() if quiet else None, done=first) as progress:
         if restored:
             for damage in restored.skipped:
                 progress.note(f"damaged checkpoint passed over: {damage.path}: {damage.reason}")

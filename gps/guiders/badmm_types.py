@@ -48,7 +48,8 @@ class BadmmSettings:
     linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
     hessian: str = "flip"  # of the cost; see controllers.expand
     prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
-    model_tolerance: float = 1.0  # how far, relative to the sampled cost, a local model may be off and still be used
+    # How far, relative to the sampled cost, a local model may be off and still be used; raise it for costs near zero.
+    model_tolerance: float = 1.0
     regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
     learner: LearnerSettings = field(default_factory=LearnerSettings)
 
