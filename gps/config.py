@@ -220,17 +220,24 @@ def _parse(text: str) -> Any:
 
 
 def check_positive(settings: Any, *names: str) -> None:
-    """Each of the named numbers is greater than zero."""
+    """Each of the named numbers is finite and greater than zero."""
     for name in names:
-        if not 0 < getattr(settings, name) < math.inf:
-            raise ValueError(f"{name} must be positive and finite, not {getattr(settings, name)}")
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be positive, not {getattr(settings, name)}")
+        _check_finite(settings, name)
 
 
 def check_at_least(settings: Any, least: float, *names: str) -> None:
-    """Each of the named numbers is `least` or more."""
+    """Each of the named numbers is finite and `least` or more."""
     for name in names:
-        if not least <= getattr(settings, name) < math.inf:
-            raise ValueError(f"{name} must be at least {least} and finite, not {getattr(settings, name)}")
+        if not getattr(settings, name) >= least:
+            raise ValueError(f"{name} must be at least {least}, not {getattr(settings, name)}")
+        _check_finite(settings, name)
+
+
+def _check_finite(settings: Any, name: str) -> None:
+    if getattr(settings, name) == math.inf:
+        raise ValueError(f"{name} must be finite, not inf")
 
 
 def check_one_of(settings: Any, name: str, known: Iterable[str]) -> None:

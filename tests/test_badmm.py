@@ -343,6 +343,8 @@ def test_the_learner_takes_over_where_it_does_better_and_elsewhere_its_samples_d
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"kl_step": 0.0}, "kl_step must be positive"),
         ({"kl_step": float("nan")}, "kl_step must be positive"),
+        ({"kl_step": float("inf")}, "kl_step must be finite"),
+        ({"kl_tolerance": 1.0}, "kl_tolerance is relative and must be below 1"),
         ({"penalty": 100.0}, "penalty must be between"),
         ({"sampling": "leaner"}, "did you mean 'learner'"),
         ({"kl_step_multiplier_max": 0.5}, "must enclose 1"),

@@ -187,7 +187,7 @@ IMPOSSIBLE = [
     ("guider.learner.hidden=[]", "guider.learner: hidden must name at least one positive width"),
     ("guider.learner.training.updates=0", "guider.learner.training: updates must be .* 0$"),
     ("run.iterations=0", "run: iterations must be at least 1, not 0"),
-    ("run.seed=-1", "run: seed must not be negative, but is -1"),
+    ("run.seed=-1", "run: seed must be from 0 to 4294967295, not -1"),
     ("nonsense", "cannot read the assignment 'nonsense'"),
     ("task=3", "the settings|'task' must be a table"),
 ]

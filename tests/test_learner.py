@@ -96,12 +96,15 @@ def test_without_noise_the_learner_acts_on_what_the_task_shows():
     context = TASK.test_contexts[1]
     frames = [np.asarray(TASK.observe(jnp.asarray(state[1:5]), context, jnp.zeros(0))) for state in states[:-1]]
     np.testing.assert_allclose(seen, frames, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(actions, jax.vmap(policy.mean)(jnp.asarray(seen)), rtol=1e-5, atol=1e-6)
+    means = np.asarray(jax.vmap(policy.mean)(jnp.asarray(seen)))
+    assert np.abs(means).max() > 1.0  # so that the control range, -1 to 1, matters
+    np.testing.assert_allclose(actions, means.clip(-1.0, 1.0), rtol=1e-5, atol=1e-6)
 
 
 def test_the_policys_noise_is_scaled_by_std():
     """With 0 the actions are the policy's means; with 1 they deviate by its own standard deviation."""
-    policy = dataclasses.replace(policy_for(TASK), std=jnp.array([0.5, 0.1]))
+    gentle = jax.tree.map(lambda p: 0.5 * p, policy_for(TASK).params)  # actions inside the control range
+    policy = dataclasses.replace(policy_for(TASK), params=gentle, std=jnp.array([0.1, 0.02]))
     episodes = jax.jit(
         jax.vmap(lambda key, std: run_episode(TASK, policy, TASK.test_contexts[0], key, std), in_axes=(0, None))
     )
@@ -114,7 +117,7 @@ def test_the_policys_noise_is_scaled_by_std():
 
     np.testing.assert_allclose(deviations(0.0), 0.0, atol=1e-5)
     noise = deviations(1.0)
-    np.testing.assert_allclose(noise.std((0, 1)), [0.5, 0.1], rtol=0.05)
+    np.testing.assert_allclose(noise.std((0, 1)), [0.1, 0.02], rtol=0.05)
     flat = noise.reshape(300, -1)  # of an episode's steps and joints: all independent
     correlation = np.corrcoef(flat.T) - np.eye(flat.shape[1])
     assert np.abs(correlation).max() < 5 / np.sqrt(300)
@@ -130,7 +133,7 @@ def test_an_evaluation_measures_the_last_ten_steps():
     np.testing.assert_allclose(evaluation.distance, distances[:, -10:].mean(axis=1), rtol=1e-5)
     for i, context in enumerate(contexts):
         observed = jax.vmap(lambda x, context=context: TASK.observe(x, context, jnp.zeros(0)))(evaluation.xs[i, :-1])
-        actions = policy.mean(observed)
+        actions = policy.mean(observed).clip(-1.0, 1.0)
         stage = [TASK.cost(evaluation.xs[i, t], actions[t], t, context) for t in range(HORIZON)]
         total = sum(map(float, stage)) + float(TASK.final_cost(evaluation.xs[i, -1], context))
         np.testing.assert_allclose(evaluation.cost[i], total, rtol=1e-4)

@@ -155,7 +155,8 @@ def test_an_episode_by_hand_is_a_rollout_with_the_same_actions(engine):
     trajectory = jax.jit(lambda s, us: rollout(task.simulator, lambda m, t, s, u: (m, u), s, us))(states[0], actions)
     np.testing.assert_allclose(trajectory.states, states, rtol=1e-6, atol=1e-6)
     xs = trajectory.states[:, 1:5]
-    total = episode_cost(task, xs, jnp.asarray(actions), context)
+    np.testing.assert_array_equal(trajectory.actions, actions.clip(-1.0, 1.0))
+    total = episode_cost(task, xs, trajectory.actions, context)
     assert sum(rewards) == pytest.approx(-float(total), rel=1e-5)
     for t in range(HORIZON):
         cost = task.cost(xs[t], actions[t], t, context) + (t == HORIZON - 1) * task.final_cost(xs[-1], context)

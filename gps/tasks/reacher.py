@@ -95,6 +95,7 @@ class Reacher:
         data = state.data
         context, t = data["context"], data["t"]
         noise, rest = jax.random.split(data["key"])
+        action = self.simulator.clip(action)
         following = self.simulator.step(data["state"], action)
         x, x_next = self.control_state(data["state"]), self.control_state(following)
         done = t + 1 >= self.horizon
