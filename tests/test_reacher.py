@@ -159,7 +159,8 @@ def test_an_episode_by_hand_is_a_rollout_with_the_same_actions(engine):
     total = episode_cost(task, xs, trajectory.actions, context)
     assert sum(rewards) == pytest.approx(-float(total), rel=1e-5)
     for t in range(HORIZON):
-        cost = task.cost(xs[t], actions[t], t, context) + (t == HORIZON - 1) * task.final_cost(xs[-1], context)
+        applied = trajectory.actions[t]
+        cost = task.cost(xs[t], applied, t, context) + (t == HORIZON - 1) * task.final_cost(xs[-1], context)
         assert rewards[t] == pytest.approx(-float(cost), rel=1e-5)
     np.testing.assert_allclose(metrics, [task.distance(x, context) for x in xs], rtol=1e-4)
 
