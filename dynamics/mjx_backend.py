@@ -8,10 +8,9 @@ import io
 import jax
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 from jaxtyping import Array, Float
 
-from dynamics.simulator import STATE_LIMIT, finite
+from dynamics.simulator import control_range, finite
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints that warp is missing, which we do not use
     from mujoco import mjx
@@ -29,10 +28,7 @@ class MjxSimulator:
         self.substeps = substeps
         self._mjx = mjx.put_model(model, impl="jax")
         self._data = mjx.make_data(model, impl="jax")
-        low, high = model.actuator_ctrlrange.T
-        limited = model.actuator_ctrllimited.astype(bool)
-        self._low = jnp.asarray(np.where(limited, low, -np.inf))
-        self._high = jnp.asarray(np.where(limited, high, np.inf))
+        self._low, self._high = map(jnp.asarray, control_range(model))
 
     def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
         """See `Simulator.clip`."""
@@ -43,7 +39,7 @@ class MjxSimulator:
         data = self._load(state, self.clip(action))
         data, _ = jax.lax.scan(lambda d, _: (mjx.step(self._mjx, d), None), data, None, length=self.substeps)
         after = jnp.concatenate([data.time[None], data.qpos, data.qvel, data.act]).astype(state.dtype)
-        return jnp.where(finite(after) & (jnp.abs(state) < STATE_LIMIT).all(), after, jnp.nan)
+        return jnp.where(finite(after) & finite(state), after, jnp.nan)
 
     def sensors(self, state: Float[Array, " nstate"]) -> Float[Array, " nsensor"]:
         """See `Simulator.sensors`."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco import rollout
 
-from dynamics.simulator import STATE_LIMIT
+from dynamics.simulator import STATE_LIMIT, control_range
 
 # By default each simulation that blows up writes a line to standard error and to a file in the current folder;
 # here such a state becomes NaN, which is counted and reported where it matters.
@@ -36,9 +36,7 @@ class MujocoSimulator:
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._pool = rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(model) for _ in range(threads)]
-        limited = model.actuator_ctrllimited.astype(bool)
-        self._low = np.where(limited, model.actuator_ctrlrange[:, 0], -np.inf)
-        self._high = np.where(limited, model.actuator_ctrlrange[:, 1], np.inf)
+        self._low, self._high = control_range(model)
 
     def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
         """See `Simulator.clip`."""

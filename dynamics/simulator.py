@@ -12,6 +12,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Float
 
 ENGINES = ("auto", "mujoco", "mjx")
@@ -87,6 +88,13 @@ def resolve_engine(engine: str) -> str:
 def physics_state(model: mujoco.MjModel, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> Array:
     """The state vector at time zero with the given positions and velocities and resting actuators."""
     return jnp.concatenate([jnp.zeros(1), qpos, qvel, jnp.zeros(model.na)])
+
+
+def control_range(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest control of each actuator; infinite where it has no limit."""
+    limited = model.actuator_ctrllimited.astype(bool)
+    low, high = model.actuator_ctrlrange.T
+    return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
 
 
 def finite(state: Float[Array, "*b nstate"]) -> Array:

@@ -114,7 +114,7 @@ class Badmm:
         imitated = self._linearized(state, samples)
         old = select(by_learner, imitated, state.controllers)
         actual = _objective(models, old)
-        cost = _weighted_mean(samples.costs, samples.weights)
+        cost = sampling.weighted_mean(samples.costs, samples.weights)
         # few samples can fit dynamics that are unstable under the very controller that they came from
         faithful = jnp.abs(actual - cost) <= s.model_tolerance * jnp.abs(cost)
         takes_over = by_learner & faithful & ((cost < state.cost) | (s.sampling == "learner"))
@@ -364,7 +364,3 @@ def _precision(chol: Float[Array, "*b nu nu"]) -> Float[Array, "*b nu nu"]:
     eye = jnp.broadcast_to(jnp.eye(chol.shape[-1]), chol.shape)
     inverse = jax.lax.linalg.triangular_solve(chol, eye, left_side=True, lower=True)
     return inverse.mT @ inverse
-
-
-def _weighted_mean(values, weights):
-    return (values * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)

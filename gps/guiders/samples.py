@@ -137,7 +137,12 @@ def distance(task: ControlTask, samples: Samples) -> Float[Array, " M"]:
         return jax.vmap(task.distance, in_axes=(0, None))(xs[-LAST_STEPS:], context).mean()
 
     distances = jax.vmap(jax.vmap(one, in_axes=(0, None)))(samples.xs, task.train_contexts)
-    return (distances * samples.weights).sum(1) / jnp.maximum(samples.weights.sum(1), 1.0)
+    return weighted_mean(distances, samples.weights)
+
+
+def weighted_mean(values: Float[Array, "M N"], weights: Float[Array, "M N"]) -> Float[Array, " M"]:
+    """Mean over the samples that count."""
+    return (values * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
 
 
 def fit_local_models(
