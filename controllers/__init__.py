@@ -9,3 +9,11 @@ import os
 # Small batched LAPACK calls make OpenBLAS start threads that fight each other: one call then takes
 # between 0.2 and 8 seconds. OpenBLAS reads this when scipy (through jax) is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# On a CPU, XLA compiles a loop whose body touches few bytes into one piece of machine code, and dispatches every
+# operation of a larger one by itself. Its limit of 1 kB leaves out a Riccati sweep of a cart-pole, which then takes
+# four times as long. XLA reads this when jax first compiles, and where it does not know the name it ignores it.
+_LIMIT = "xla_cpu_small_while_loop_byte_threshold"
+_flags = os.environ.get("XLA_FLAGS", "")
+if "xla_backend_extra_options" not in _flags:
+    os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_extra_options={_LIMIT}=32768".strip()

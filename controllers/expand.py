@@ -7,11 +7,13 @@ is what makes the sweeps that follow sound in float32.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+from controllers.small import pivots
 from controllers.types import QuadraticCost
 
 if TYPE_CHECKING:
@@ -20,23 +22,51 @@ if TYPE_CHECKING:
 HESSIANS = ("exact", "clip", "flip")
 
 
+@dataclass(frozen=True)
+class LeastSquares:
+    """The cost 1/2 |residual|^2, expanded by Gauss and Newton: H = J'J, which is never indefinite.
+
+    Stands for a cost function wherever one is asked for, and is one.
+    """
+
+    residual: Callable[..., Any]  # nr numbers from the arguments of the cost
+    jacobian: Callable[..., Any] | None = None  # of the residual in z = (x, u), or x at the end: nr nz; None: automatic
+
+    def __call__(self, *args):
+        r = self.residual(*args)
+        return 0.5 * (r * r).sum()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost with derivatives of your own: gradient (nz) and Hessian (nz nz) in z = (x, u), or in x at the end."""
+
+    value: Callable[..., Any]
+    derivatives: Callable[..., Any]  # (gradient, Hessian) from the arguments of the cost
+
+    def __call__(self, *args):
+        return self.value(*args)
+
+
 def quadratize(
     cost: Callable[..., Any],
     final_cost: Callable[..., Any],
     xs: Float[Array, "T+1 nx"],
     us: Float[Array, "T nu"],
     hessian: str = "clip",
+    args: tuple = (),
 ) -> QuadraticCost:
-    """Expand cost(x, u, t) and final_cost(x) to second order by automatic differentiation.
+    """Expand cost(x, u, t, *args) and final_cost(x, *args) to second order by automatic differentiation.
 
     Args:
-        cost: scalar stage cost of x (nx), u (nu) and the integer t.
-        final_cost: scalar terminal cost of x (nx).
+        cost: scalar stage cost of x (nx), u (nu) and the integer t; a LeastSquares or a Cost
+            is expanded in its own way.
+        final_cost: scalar terminal cost of x (nx), or one of these.
         xs: states of the trajectory, its end included.
         us: actions.
         hessian: what happens to an indefinite Hessian. "exact" leaves it; "clip" sets its negative
             eigenvalues to zero (the nearest positive semi-definite matrix); "flip" takes their absolute
-            values (keeps a step away from a saddle short).
+            values (keeps a step away from a saddle short). It is not applied to least squares.
 
     Errors:
         ValueError for an unknown `hessian`, before anything is traced.
@@ -46,24 +76,62 @@ def quadratize(
     nx = xs.shape[-1]
 
     def stage(z, t):
-        return cost(z[:nx], z[nx:], t)
+        return expand_at(cost, z, lambda z: (z[:nx], z[nx:], t, *args), hessian)
 
-    zs = jnp.concatenate([xs[:-1], us], axis=-1)
-    times = jnp.arange(us.shape[0])
-    c, g = jax.vmap(jax.value_and_grad(stage))(zs, times)
-    H = jax.vmap(jax.hessian(stage))(zs, times)
-    c_final, g_final = jax.value_and_grad(final_cost)(xs[-1])
-    H_final = jax.hessian(final_cost)(xs[-1])
-    return QuadraticCost(treat(H, hessian), g, c, treat(H_final, hessian), g_final, c_final)
+    c, g, H = jax.vmap(stage)(jnp.concatenate([xs[:-1], us], axis=-1), jnp.arange(us.shape[0]))
+    c_final, g_final, H_final = expand_at(final_cost, xs[-1], lambda x: (x, *args), hessian)
+    return QuadraticCost(H, g, c, H_final, g_final, c_final)
+
+
+def expand_at(cost, z: Float[Array, " n"], split: Callable[..., tuple], hessian: str) -> tuple[Array, Array, Array]:
+    """Value, gradient (n) and Hessian (n n) at z of a cost whose arguments are split(z)."""
+    if isinstance(cost, LeastSquares):
+        r = cost.residual(*split(z))
+        J = cost.jacobian(*split(z)) if cost.jacobian else jax.jacfwd(lambda z: cost.residual(*split(z)))(z)
+        return 0.5 * r @ r, r @ J, J.T @ J
+    if isinstance(cost, Cost):
+        g, H = cost.derivatives(*split(z))
+        return cost.value(*split(z)), g, treat(H, hessian)
+
+    def value(z):
+        return cost(*split(z))
+
+    c, g = jax.value_and_grad(value)(z)
+    return c, g, treat(jax.hessian(value)(z), hessian)
 
 
 def treat(H: Float[Array, "*b n n"], hessian: str) -> Float[Array, "*b n n"]:
-    """Apply the chosen treatment of negative eigenvalues to symmetric matrices."""
-    if hessian == "exact":
-        return H
-    values, vectors = jnp.linalg.eigh(0.5 * (H + H.mT))
-    values = jnp.maximum(values, 0.0) if hessian == "clip" else jnp.abs(values)
-    return (vectors * values[..., None, :]) @ vectors.mT
+    """Apply the chosen treatment of negative eigenvalues to symmetric matrices.
+
+    Where none of the matrices of a batch has any, no eigenvalues are computed.
+    """
+    return {"exact": lambda H: H, "clip": _clip, "flip": _flip}[hessian](H)
+
+
+def _treatment(change: Callable[[Array], Array]):
+    def on_eigenvalues(H):
+        values, vectors = jnp.linalg.eigh(0.5 * (H + H.mT))
+        return (vectors * change(values)[..., None, :]) @ vectors.mT
+
+    @jax.custom_batching.custom_vmap
+    def treated(H):
+        return jax.lax.cond(_semidefinite(H).all(), lambda H: H, on_eigenvalues, H)
+
+    # one decision for the whole batch: a `cond` under `vmap` would compute both branches
+    treated.def_vmap(lambda _size, _batched, H: (treated(H), True))
+    return treated
+
+
+_clip = _treatment(lambda values: jnp.maximum(values, 0.0))
+_flip = _treatment(jnp.abs)
+
+
+def _semidefinite(H: Float[Array, "*b n n"]) -> Array:
+    """Whether symmetric matrices have no eigenvalue below zero, to rounding."""
+    n = H.shape[-1]
+    slack = 100.0 * n * jnp.finfo(H.dtype).eps * jnp.abs(H).max((-2, -1), keepdims=True) + jnp.finfo(H.dtype).tiny
+    found = jnp.vectorize(pivots, signature="(n,n)->(n)")(H + slack * jnp.eye(n, dtype=H.dtype))
+    return (found > 0.0).all(-1)
 
 
 def recentre(cost: QuadraticCost, dx: Float[Array, "T+1 nx"], du: Float[Array, "T nu"]) -> QuadraticCost:

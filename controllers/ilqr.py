@@ -1,287 +1,288 @@
-"""Trajectory optimisation with a known model: the iterative linear-quadratic regulator (iLQR).
+"""Trajectory optimisation with a known model: the iterative linear-quadratic regulator (iLQR) and DDP.
 
     minimise   J = sum_{t<T} cost(x[t], u[t], t) + final_cost(x[T])
     over       actions u[0..T-1]
     subject to x[t+1] = dynamics(x[t], u[t], t),   x[0] = x0
+               low <= u[t] <= high                                          where limits are given
+               equality(x[t], u[t], t) = 0, inequality(x[t], u[t], t) <= 0  where constraints are given,
+               final_equality(x[T]) = 0, final_inequality(x[T]) <= 0        each of them optional
 
 with shapes x0 (nx), u (T nu). Every iteration expands the problem around the current trajectory (dynamics
-to first order, cost to second), solves the linear-quadratic problem in deviations from it, and rolls
-u = u_old + alpha k + K (x - x_old) through the real model for alpha = 1, 1/2, 1/4, ... until J is lower.
+to first order, with method "ddp" to second; cost to second), solves the linear-quadratic problem in
+deviations from it, and rolls u = u_old + alpha k + K (x - x_old) through the real model for alpha = 1, 1/2,
+1/4, ... until J is lower.
+
+Where the work is: `ilqr_loop` iterates, `lqr` sweeps, `ilqr_problem` expands, `constrained` adds constraints
+and `optimality` derivatives of the solution.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from controllers import lqr
-from controllers.expand import quadratize
+from controllers import constrained, optimality
+from controllers.expand import Cost, LeastSquares
+from controllers.ilqr_loop import descend
+from controllers.ilqr_problem import Constraints, Data, Dynamics, Multipliers, Problem
 from controllers.ilqr_solution import Options, Solution, Status, Trace
-from controllers.types import LinearDynamics, QuadraticCost
+from controllers.structure import OnFlat, Structure
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
+    from jaxtyping import Array, Float
 
-__all__ = ["Options", "Solution", "Status", "Trace", "solve"]
+__all__ = [
+    "Constraints",
+    "Cost",
+    "Dynamics",
+    "LeastSquares",
+    "Multipliers",
+    "Options",
+    "Solution",
+    "Status",
+    "Trace",
+    "solve",
+]
 
 
-def solve(
+def solve(  # noqa: PLR0913  # the problem has that many parts; all but the first four have names
     dynamics: Callable[..., Any],
     cost: Callable[..., Any],
-    x0: Float[Array, " nx"],
-    us: Float[Array, "T nu"],
+    x0: Any,
+    us: Any,
     *,
     final_cost: Callable[..., Any] | None = None,
+    xs: Any = None,
+    params: Any = None,
+    limits: tuple[Any, Any] | None = None,
+    constraints: Constraints | None = None,
     options: Options | None = None,
 ) -> Solution:
     """Solve the problem at the top of this file, starting from the actions `us`.
 
-    Solves one problem; `vmap` over start states or over what the functions close over. A call from outside
-    jit compiles anew each time: wrap repeated calls in one `jax.jit`.
+    Solves one problem. `jit` it, `vmap` over x0, us, xs, params and limits, or over what the functions close
+    over. On a CPU a `vmap` runs one problem after the other, which is several times faster than all in step;
+    Options.batching says otherwise. Compiled once for the same functions, options and shapes: define the
+    functions once, and pass what changes as `params`.
+
+    `jax.grad` and `jax.jvp` give exact derivatives of states, actions, cost and multipliers in x0, params and
+    limits by the implicit function theorem, at the price of one more sweep (with constraints, of twelve), where
+    the solve converged; to differentiation everything else in a solution is constant. They need functions that
+    reverse mode can differentiate twice.
 
     Args:
-        dynamics: next state (nx) from x (nx), u (nu) and the integer t; needs forward-mode derivatives only.
-        cost: scalar in task units from x, u, t; twice differentiable.
-        x0: start state.
-        us: initial actions.
-        final_cost: scalar in task units from x[T]; None is zero.
-        options: tolerances, regularisation and line search.
+        dynamics: next state (nx) from x (nx), u (nu) and the integer t; or a `Dynamics` with its Jacobian.
+            iLQR needs forward-mode derivatives only.
+        cost: scalar in task units from x, u, t; twice differentiable. Or a `LeastSquares`, or a `Cost` with
+            its derivatives.
+        x0: start state; an array (nx) or a pytree of arrays.
+        us: initial actions; an array (T nu) or a pytree with leading T.
+        final_cost: scalar in task units from x[T], or as `cost`; None is zero.
+        xs: initial states (T+1 nx), like x0 with leading T+1, which need not follow from the actions: their
+            gaps close in the course of the solve. xs[0] counts as x0. None rolls the actions out.
+        params: a pytree that every function takes as its last argument; None for no such argument.
+        limits: lowest and highest action, each like one action, like `us`, or a number; may be infinite.
+        constraints: functions for equality and inequality constraints.
+        options: method, tolerances, regularisation, line search, treatment of constraints.
 
     Errors:
-        ValueError for wrong shapes, before anything is compiled. Raises nothing under jit; see Status.
-        K is NaN where the status is NON_FINITE, and where no regularisation makes Q_uu positive definite.
-        A start at a saddle or a maximum of J has a zero gradient and counts as converged.
+        ValueError for wrong shapes and types, NaN, and limits that cross, before anything is compiled. Raises
+        nothing under jit; see Status. K is NaN where the status is NON_FINITE, and where no regularisation
+        makes Q_uu positive definite. A start at a saddle or a maximum of J has a zero gradient and counts as
+        converged.
 
     Source:
         Tassa, Erez and Todorov, "Synthesis and stabilization of complex behaviors through online trajectory
-        optimization", IROS 2012. Unlike there, what is regularised is Q_uu, in action space, and a small
-        gain ends the solve only where the model expects no more of a full step.
+        optimization", IROS 2012. Unlike there, a small gain ends the solve only where the model expects no more
+        of a full step, and what is regularised is by default Q_uu, in action space.
         Gradient test: Dennis and Schnabel, "Numerical methods for unconstrained optimization", section 7.2.
+        Gaps: Mastalli et al., "Crocoddyl", ICRA 2020; unlike there, with an exact penalty for them.
     """
-    x0, us = jnp.asarray(x0), jnp.asarray(us)
-    dtype = jnp.result_type(x0, us, 0.0)
-    problem = Problem(dynamics, cost, final_cost or (lambda x: jnp.zeros((), x.dtype)))
-    problem.check(x0.astype(dtype), us.astype(dtype))
-    # One program even when called outside jit, instead of hundreds of small ones; inside jit it changes nothing.
-    return jax.jit(functools.partial(_solve, problem, options or Options()))(x0.astype(dtype), us.astype(dtype))
+    options = options or Options()
+    X, U, x0, us, xs = _arrays(x0, us, xs)
+    if limits is not None:
+        limits = _limits(limits, U, us, options)
+    problem = Problem(dynamics, cost, final_cost or _nothing, constraints)
+    if not (X.plain and U.plain):
+        problem = _on_flat(problem, X, U)
+    args = () if params is None else (params,)
+    solution = _compiled(problem, options, x0, us, xs, args, limits)
+    if X.plain and U.plain:
+        return solution
+    return replace(solution, states=X.unflatten(solution.states), actions=U.unflatten(solution.actions))
 
 
-@dataclass(frozen=True)
-class Problem:
-    """The functions of a problem, and what follows from them along a trajectory."""
-
-    dynamics: Callable[..., Any]
-    cost: Callable[..., Any]
-    final_cost: Callable[..., Any]
-
-    def check(self, x0: Float[Array, " nx"], us: Float[Array, "T nu"]) -> None:
-        """Raise ValueError for wrong shapes."""
-        if x0.ndim != 1 or x0.size == 0:
-            raise ValueError(f"x0 must have shape (nx,), not {x0.shape}; use jax.vmap for several start states")
-        if us.ndim != 2 or us.size == 0:
-            raise ValueError(f"us must have shape (T, nu) with T and nu at least 1, not {us.shape}")
-        zu = (x0, us[0], jnp.array(0))
-        scalar = jax.ShapeDtypeStruct((), x0.dtype)
-        for name, out, right in (
-            ("dynamics", jax.eval_shape(self.dynamics, *zu), x0),
-            ("cost", jax.eval_shape(self.cost, *zu), scalar),
-            ("final_cost", jax.eval_shape(self.final_cost, x0), scalar),
-        ):
-            given = f"{out.dtype} of shape {out.shape}" if hasattr(out, "shape") else f"a {type(out).__name__}"
-            if given != f"{right.dtype} of shape {right.shape}":
-                raise ValueError(f"{name} must return {right.dtype} of shape {right.shape}, not {given}")
-
-    def rollout(self, x0: Float[Array, " nx"], T: int, act: Callable[..., Any]) -> Trajectory:
-        """Where the law u = act(x, t) leads."""
-
-        def step(x, t):
-            u = act(x, t)
-            following = self.dynamics(x, u, t)
-            return following, (following, u, self.cost(x, u, t))
-
-        end, (xs, us, costs) = jax.lax.scan(step, x0, jnp.arange(T))
-        return Trajectory(jnp.concatenate([x0[None], xs]), us, costs.sum() + self.final_cost(end))
-
-    def expand(self, xs: Float[Array, "T+1 nx"], us: Float[Array, "T nu"], hessian: str) -> Expansion:
-        """Local model in deviations from a trajectory of the dynamics."""
-        jacobians = jax.vmap(jax.jacfwd(self.dynamics, argnums=(0, 1)))
-        A, B = jacobians(xs[:-1], us, jnp.arange(us.shape[0]))
-        cost = quadratize(self.cost, self.final_cost, xs, us, hessian)
-        nx = xs.shape[1]
-
-        def back(costate, inputs):
-            A, B, g = inputs
-            return g[:nx] + A.T @ costate, g[nx:] + B.T @ costate
-
-        _, gradient = jax.lax.scan(back, cost.g_final, (A, B, cost.g), reverse=True)
-        return Expansion(LinearDynamics(A, B, jnp.zeros_like(xs[1:]), jnp.zeros_like(A)), cost, gradient)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(problem: Problem, options: Options, x0, us, xs, args: tuple, limits) -> Solution:
+    _check_functions(problem, x0, us[0], args)
+    return _differentiable(problem, options, x0, us, xs, args, limits)
 
 
-class Trajectory(NamedTuple):
-    """States x[0..T], actions u[0..T-1] and what they cost together."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _differentiable(problem: Problem, options: Options, x0, us, xs, args: tuple, limits) -> Solution:
+    def alone(x0, us, xs, args, limits):
+        if problem.constraints is not None:
+            return constrained.solve(problem, options, x0, us, xs, args, limits)
+        return descend(problem, options, x0, us, xs, Data(args), limits)
 
-    xs: Float[Array, "T+1 nx"]
-    us: Float[Array, "T nu"]
-    cost: Float[Array, ""]  # J
-
-
-class Expansion(NamedTuple):
-    """The problem near a trajectory, in deviations from it."""
-
-    dynamics: LinearDynamics
-    cost: QuadraticCost
-    gradient: Float[Array, "T nu"]  # dJ/du, through the dynamics
+    lockstep = options.batching == "lockstep" or (options.batching == "auto" and jax.default_backend() != "cpu")
+    if _closes_over_a_tracer(problem, x0, us[0], args) or lockstep:
+        return alone(x0, us, xs, args, limits)
+    return _one_by_one(alone)(x0, us, xs, args, limits)
 
 
-class _Damping(NamedTuple):
-    """The regularisation, and the factor of its last change."""
+def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, but a `vmap` of it is a loop: no member of a batch works, or waits, for another."""
+    wrapped = jax.custom_batching.custom_vmap(function)
 
-    value: Array
-    growth: Array
+    @wrapped.def_vmap
+    def loop(_size, batched, *args):
+        leaves, structure = jax.tree.flatten(args)
+        moving = jax.tree.leaves(batched)
 
-    def changed(self, up: Array | bool, opts: Options) -> _Damping:
-        """Raised, or lowered; the factor of changes in a row grows."""
-        factor = opts.regularization_factor
-        growth = jnp.where(up, jnp.maximum(self.growth, 1.0) * factor, jnp.minimum(self.growth, 1.0) / factor)
-        value = jnp.minimum(self.value * growth, opts.regularization_max)
-        return _Damping(jnp.where(value < opts.regularization_min, up * opts.regularization_min, value), growth)
+        def one(slices):
+            rest = iter(slices)
+            return wrapped(*structure.unflatten([next(rest) if m else a for a, m in zip(leaves, moving, strict=True)]))
 
+        out = jax.lax.map(one, [a for a, m in zip(leaves, moving, strict=True) if m])
+        return out, jax.tree.map(lambda _: True, out)
 
-class _Step(NamedTuple):
-    """The last step length tried, and where it leads."""
-
-    tried: Array  # how many step lengths so far
-    alpha: Array
-    to: Trajectory
-    expected: Array  # decrease of J by the model
-    accepted: Array
+    return wrapped
 
 
-class _State(NamedTuple):
-    """What changes from iteration to iteration."""
+def _closes_over_a_tracer(problem: Problem, x, u, args: tuple) -> bool:
+    """Whether a function closes over what is being transformed, which no rule for batches can see.
 
-    at: Trajectory
-    expansion: Expansion  # there
-    damping: _Damping
-    rejected: Array  # the last iteration found nothing better
-    iterations: Array
-    status: Array  # ITERATION_LIMIT as long as nothing else ends the solve
-    trace: Trace
-
-
-def _solve(problem: Problem, opts: Options, x0: Float[Array, " nx"], us: Float[Array, "T nu"]) -> Solution:
-    at = problem.rollout(x0, us.shape[0], lambda _, t: us[t])
-    expansion = problem.expand(at.xs, us, opts.hessian)
-    floor = jnp.finfo(us.dtype).eps * jnp.abs(at.cost)  # J may go to zero, and relative tolerances with it
-    undamped = _Damping(jnp.zeros_like(at.cost), jnp.ones_like(at.cost))
-    damping = undamped._replace(value=jnp.full_like(at.cost, opts.regularization))
-    no = jnp.array(False)
-    trace = Trace(*[jnp.full(opts.max_iterations, jnp.nan, us.dtype)] * 6)
-    start = _State(at, expansion, damping, no, jnp.array(0), _appraise(at, expansion, no, floor, opts), trace)
-
-    def running(state: _State):
-        return (state.status == Status.ITERATION_LIMIT) & (state.iterations < opts.max_iterations)
-
-    end = jax.lax.while_loop(running, functools.partial(_iterate, problem, opts, floor), start)
-    damping, sweep = _sweep(end.expansion, undamped, opts)
-    return Solution(
-        states=end.at.xs,
-        actions=end.at.us,
-        K=sweep.controller.K,
-        chol=sweep.controller.chol,
-        cost=end.at.cost,
-        gradient_norm=jnp.abs(end.expansion.gradient).max(),
-        regularization=damping.value,
-        iterations=end.iterations,
-        status=end.status,
-        trace=end.trace,
-    )
+    Errors:
+        ValueError where that is being differentiated: derivatives are taken in x0, params and limits alone.
+    """
+    stage, final = (x, u, jnp.array(0), *args), (x, *args)
+    c = problem.constraints or Constraints()
+    functions = [(f, stage) for f in (problem.dynamics, problem.cost, c.equality, c.inequality) if f is not None]
+    functions += [(f, final) for f in (problem.final_cost, c.final_equality, c.final_inequality) if f is not None]
+    constants = [constant for f, given in functions for constant in jax.make_jaxpr(f)(*given).consts]
+    if any(type(constant).__name__ in ("JVPTracer", "LinearizeTracer") for constant in constants):
+        raise ValueError("a function closes over a value that is being differentiated: pass it as params instead")
+    return any(isinstance(constant, jax.core.Tracer) for constant in constants)
 
 
-def _iterate(problem: Problem, opts: Options, floor: Float[Array, ""], state: _State) -> _State:
-    """One backward pass, one line search, and what follows from them."""
-    damping, sweep = _sweep(state.expansion, state.damping, opts)
-    step = _line_search(problem, opts, state.at, sweep)
-    accepted = step.accepted
-    at = jax.tree.map(functools.partial(jnp.where, accepted), step.to, state.at)
-    expansion = jax.lax.cond(accepted, lambda: problem.expand(at.xs, at.us, opts.hessian), lambda: state.expansion)
-    following = damping.changed(~accepted, opts)
-
-    # After a rejection the steps are short because of the regularisation: that they gain little shows nothing.
-    gain = jnp.maximum(_expected_decrease(sweep, 1.0), state.at.cost - at.cost)
-    stalled = (gain <= _tolerance(opts.cost_tolerance, at.cost, floor)) & ~state.rejected
-    status = _appraise(at, expansion, stalled, floor, opts)
-    exhausted = ~accepted & (damping.value >= opts.regularization_max) & (status == Status.ITERATION_LIMIT)
-    status = jnp.where(exhausted, Status.LINE_SEARCH_FAILED, status)
-    status = jnp.where(sweep.status == lqr.Status.SOLVED, status, Status.REGULARIZATION_LIMIT)
-
-    entry = Trace(
-        cost=state.at.cost,
-        gradient_norm=jnp.abs(state.expansion.gradient).max(),
-        regularization=damping.value,
-        step_size=accepted * step.alpha,
-        expected_decrease=step.expected,
-        actual_decrease=state.at.cost - step.to.cost,
-    )
-    trace = jax.tree.map(lambda values, value: values.at[state.iterations].set(value), state.trace, entry)
-    return _State(at, expansion, following, ~accepted, state.iterations + 1, status, trace)
+@_differentiable.defjvp
+def _derivative(problem: Problem, options: Options, primals, tangents):
+    x0, _, _, args, limits = primals
+    dx0, _, _, dargs, dlimits = tangents  # where a solve starts does not change where it ends
+    solution = _differentiable(problem, options, *primals)
+    return solution, optimality.tangent(problem, solution, (x0, args, limits), (dx0, dargs, dlimits))
 
 
-def _sweep(expansion: Expansion, damping: _Damping, opts: Options) -> tuple[_Damping, lqr.LqrSolution]:
-    """Backward pass with the first regularisation of the schedule that makes every Q_uu positive definite."""
-
-    def sweep(damping):
-        return damping, lqr.backward_pass(expansion.dynamics, expansion.cost, regularization=damping.value)
-
-    def indefinite(carry):
-        damping, solution = carry
-        return (solution.status != lqr.Status.SOLVED) & (damping.value < opts.regularization_max)
-
-    return jax.lax.while_loop(indefinite, lambda carry: sweep(carry[0].changed(True, opts)), sweep(damping))
+def _nothing(x, *_args):
+    """The final cost where there is none."""
+    return jnp.zeros((), x.dtype)
 
 
-def _line_search(problem: Problem, opts: Options, old: Trajectory, sweep: lqr.LqrSolution) -> _Step:
-    """Shorten the step until J falls by at least the part `acceptance` of what the model expects."""
-    K, k = sweep.controller.K, sweep.controller.k
-
-    def attempt(last: _Step):
-        alpha = jnp.where(last.tried == 0, 1.0, last.alpha * opts.step_decay)
-        to = problem.rollout(old.xs[0], len(k), lambda x, t: old.us[t] + alpha * k[t] + K[t] @ (x - old.xs[t]))
-        expected, actual = _expected_decrease(sweep, alpha), old.cost - to.cost
-        accepted = _finite(to) & (actual > 0.0) & (actual >= opts.acceptance * expected)
-        return _Step(last.tried + 1, alpha, to, expected, accepted)
-
-    def searching(last: _Step):
-        return ~last.accepted & (last.tried < opts.line_search_steps)
-
-    zero = jnp.zeros_like(old.cost)
-    return jax.lax.while_loop(searching, attempt, _Step(jnp.array(0), zero, old, zero, jnp.array(False)))
-
-
-def _expected_decrease(sweep: lqr.LqrSolution, alpha) -> Float[Array, ""]:
-    """Decrease of J by the quadratic model; exact for alpha = 1, and for any alpha without regularisation."""
-    return -(alpha * sweep.slope + 0.5 * alpha**2 * sweep.curvature).sum()
-
-
-def _appraise(at: Trajectory, expansion: Expansion, stalled, floor, opts: Options) -> Int[Array, ""]:
-    """Status of a trajectory: not finite, converged, or ITERATION_LIMIT for one to be improved."""
-    slope = (jnp.abs(expansion.gradient) * jnp.maximum(jnp.abs(at.us), 1.0)).max()
-    flat = slope <= _tolerance(opts.gradient_tolerance, at.cost, floor)
-    conditions = [~_finite((at, expansion)), flat, stalled]
-    outcomes = (Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.CONVERGED_COST)
-    return jnp.select(conditions, outcomes, Status.ITERATION_LIMIT)
+def _arrays(x0, us, xs) -> tuple[Structure, Structure, Array, Array, Array | None]:
+    """Flat arrays of one floating type, and how they came."""
+    for name, tree in (("x0", x0), ("us", us), ("xs", xs)):
+        _check_numbers(name, tree)
+    dtype = jnp.result_type(*jax.tree.leaves((x0, us)))
+    x0, us, xs = (jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree) for tree in (x0, us, xs))
+    if isinstance(x0, jax.Array) and x0.ndim != 1:
+        raise ValueError(f"x0 must have shape (nx,), not {x0.shape}; use jax.vmap for several start states")
+    if isinstance(us, jax.Array) and us.ndim != 2:
+        raise ValueError(f"us must have shape (T, nu) with T and nu at least 1, not {us.shape}")
+    horizons = sorted({leaf.shape[:1] for leaf in jax.tree.leaves(us)})
+    if len(horizons) != 1 or horizons[0] in ((), (0,)):
+        raise ValueError(f"us must have one leading axis of length T, at least 1, not {horizons}")
+    X, U, T = Structure.of(x0, 0), Structure.of(us, 1), horizons[0][0]
+    flat_x, flat_u = X.flatten(x0), U.flatten(us, 1)
+    for name, flat in (("x0", flat_x), ("us", flat_u)):
+        if flat.size == 0:
+            raise ValueError(f"{name} must hold at least one number for each moment, not shape {flat.shape}")
+    if xs is None:
+        return X, U, flat_x, flat_u, None
+    if Structure.of(xs, 1) != X or {leaf.shape[:1] for leaf in jax.tree.leaves(xs)} != {(T + 1,)}:
+        given = [leaf.shape for leaf in jax.tree.leaves(xs)]
+        raise ValueError(f"xs must be like x0 with a leading axis of T+1 = {T + 1}, not of shape {given}")
+    return X, U, flat_x, flat_u, X.flatten(xs, 1)
 
 
-def _tolerance(part: float, cost, floor) -> Float[Array, ""]:
-    """A part of |J|, no smaller than rounding allows."""
-    return max(part, 10.0 * float(jnp.finfo(cost.dtype).eps)) * (jnp.abs(cost) + floor)
+def _check_numbers(name: str, tree) -> None:
+    """Raise ValueError for what is no floating-point number, and for what is not finite, if that can be known."""
+    for leaf in jax.tree.leaves(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(f"{name} must hold floating-point numbers, not {jnp.result_type(leaf)}")
+        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(leaf).all():
+            raise ValueError(f"{name} must be finite: it holds NaN or infinity")
 
 
-def _finite(tree) -> Bool[Array, ""]:
-    """Whether every number is finite."""
-    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+def _limits(limits, U: Structure, us: Array, options: Options) -> tuple[Array, Array]:
+    """Two arrays like us."""
+    if options.parallel_in_time:
+        raise ValueError("limits must be None with parallel_in_time: give them as an inequality constraint")
+    if not isinstance(limits, tuple | list) or len(limits) != 2:
+        raise ValueError(f"limits must be a pair (low, high), not {limits!r}")
+
+    def like_us(name, limit):
+        try:
+            if not U.plain and jax.tree.structure(limit) == U.treedef:
+                leaves = zip(jax.tree.leaves(limit), jax.tree.leaves(U.unflatten(us)), strict=True)
+                limit = U.flatten(U.treedef.unflatten([jnp.broadcast_to(a, b.shape) for a, b in leaves]), 1)
+            return jnp.broadcast_to(jnp.asarray(limit, us.dtype), us.shape)
+        except ValueError:
+            shape = jnp.shape(limit)
+            raise ValueError(f"{name} of limits must fit one action, {us.shape[1:]}, or us, not {shape}") from None
+
+    low, high = like_us("low", limits[0]), like_us("high", limits[1])
+    if not isinstance(low, jax.core.Tracer) and not isinstance(high, jax.core.Tracer):
+        bad = ~(np.asarray(low) <= np.asarray(high))
+        if bad.any():
+            t, i = np.argwhere(bad)[0]
+            raise ValueError(
+                f"limits must have low <= high, not {low[t, i]} and {high[t, i]} for action {i} at t = {t}"
+            )
+    return low, high
+
+
+def _on_flat(problem: Problem, X: Structure, U: Structure) -> Problem:
+    """The same problem on flat arrays."""
+
+    def wrap(function, u: Structure | None = U, returns_state: bool = False) -> Any:
+        if isinstance(function, LeastSquares) and function.jacobian is None:
+            return LeastSquares(OnFlat(function.residual, X, u))
+        if isinstance(function, Dynamics | Cost | LeastSquares):
+            raise ValueError(f"a {type(function).__name__} with derivatives of its own needs x0 and us to be arrays")
+        return function if function is None else OnFlat(function, X, u, returns_state)
+
+    c = problem.constraints
+    if c is not None:
+        ends = (wrap(c.final_equality, None), wrap(c.final_inequality, None))
+        c = Constraints(wrap(c.equality), wrap(c.inequality), *ends)
+    return Problem(wrap(problem.dynamics, returns_state=True), wrap(problem.cost), wrap(problem.final_cost, None), c)
+
+
+def _check_functions(problem: Problem, x: Float[Array, " nx"], u: Float[Array, " nu"], args: tuple) -> None:
+    """Raise ValueError where a function returns something of a wrong shape or type."""
+    scalar = jax.ShapeDtypeStruct((), x.dtype)
+    stage, final, c = (x, u, jnp.array(0), *args), (x, *args), problem.constraints
+    for name, function, given, right in (
+        ("dynamics", problem.dynamics, stage, x),
+        ("cost", problem.cost, stage, scalar),
+        ("final_cost", problem.final_cost, final, scalar),
+        ("equality", c and c.equality, stage, None),
+        ("inequality", c and c.inequality, stage, None),
+        ("final_equality", c and c.final_equality, final, None),
+        ("final_inequality", c and c.final_inequality, final, None),
+    ):
+        if function is None:
+            continue
+        out = jax.eval_shape(function, *given)
+        said = f"{out.dtype} of shape {out.shape}" if hasattr(out, "shape") else f"a {type(out).__name__}"
+        wanted = f"{x.dtype} of shape {right.shape}" if right is not None else f"{x.dtype} of shape (n,)"
+        fits = said == wanted if right is not None else getattr(out, "ndim", 0) == 1 and out.dtype == x.dtype
+        if not fits:
+            raise ValueError(f"{name} must return {wanted}, not {said}")

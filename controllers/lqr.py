@@ -4,8 +4,9 @@
                - sum_t temperature[t] * entropy(p(u[t] | x[t]))
     over       linear-Gaussian controllers p,   z = (x, u)
     subject to x[t+1] ~ N(A[t] x[t] + B[t] u[t] + c[t], cov[t])
+               low[t] <= k[t] <= high[t]   where bounds are given
 
-with shapes A (T nx nx), B (T nx nu), c (T nx), H (T nz nz), g (T nz), temperature (T).
+with shapes A (T nx nx), B (T nx nu), c (T nx), H (T nz nz), g (T nz), temperature (T), low and high (T nu).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from controllers.box import solve_box
+from controllers.small import inverse_factor, product, solve_positive
 from controllers.types import LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ class Status(enum.IntEnum):
     """How a backward pass ended."""
 
     SOLVED = 0
-    INDEFINITE = 1  # some Q_uu (plus regularisation) is not positive definite, or the input is not finite
+    INDEFINITE = 1  # some Q_uu (plus damping) is not positive definite, or the input is not finite
 
 
 @jax.tree_util.register_dataclass
@@ -38,10 +41,10 @@ class LqrSolution:
     controller: LinearGaussian
     V: Float[Array, "T+1 nx nx"]
     v: Float[Array, "T+1 nx"]
-    # Change of the cost when alpha k is applied: alpha slope + 1/2 alpha^2 curvature. Exact for alpha = 1, and without
-    # regularisation for any alpha; with it, q_u holds the full k of later steps, and the true slope differs a little.
-    slope: Float[Array, " T"]  # k'Q_u
-    curvature: Float[Array, " T"]  # k'Q_uu k
+    # Change of the cost from x[0] = 0, when alpha k and alpha c stand for k and c: alpha slope + 1/2 alpha^2 curvature,
+    # against alpha = 0. Exact for any alpha and any damping.
+    slope: Float[Array, ""]
+    curvature: Float[Array, ""]
     status: Int[Array, ""]  # a Status
 
 
@@ -49,20 +52,24 @@ def backward_pass(
     dynamics: LinearDynamics,
     cost: QuadraticCost,
     temperature: Float[Array, " T"] | float = 1.0,
-    regularization: Float[Array, ""] | float = 0.0,
+    damping: Float[Array, "T nu nz"] | None = None,
+    bounds: tuple[Float[Array, "T nu"], Float[Array, "T nu"]] | None = None,
+    second: Float[Array, "T nx nz nz"] | None = None,
 ) -> LqrSolution:
     """Solve the problem at the top of this file by one Riccati sweep.
 
     With F = [A B]: Q = H + F'VF, K = -Q_uu^-1 Q_ux, k = -Q_uu^-1 q_u and u ~ N(Kx + k, temperature Q_uu^-1).
-    One triangular factor S with Q_uu^-1 = S S' serves the gains and the covariance; V is formed as
-    [I;K]'Q[I;K], which holds for a regularised K too.
+    V is formed as [I;K]'Q[I;K], which holds for any gains K: damped or bounded.
 
     Args:
         dynamics: T local models x' = A x + B u + c; the noise does not change the controller.
         cost: in task units, positive definite in u once the cost to go is added.
         temperature: price of entropy in task units per nat, for each step; scales the covariance alone.
-        regularization: added to the diagonal of Q_uu where it is factored, and nowhere else
+        damping: added to the rows of u of Q where gains and covariance are computed, and nowhere else
             (then K, k are no longer optimal, and V is the value of the controller that is returned).
+        second: second derivatives of the dynamics in z, for a step of differential dynamic programming: Q gets
+            sum_i v_i second[i], with v the gradient of the value function where the mean dynamics lead.
+        bounds: lowest and highest k. Actions at a bound have no feedback and no noise.
 
     Errors:
         Raises nothing under jit. Where some Q_uu is not positive definite the status is INDEFINITE
@@ -70,50 +77,65 @@ def backward_pass(
 
     Source:
         Levine and Koltun, "Guided Policy Search", ICML 2013, section 3; Tassa et al., "Synthesis and
-        stabilization of complex behaviors", IROS 2012, for the value of a regularised controller.
+        stabilization of complex behaviors", IROS 2012, for the value of a damped controller; Tassa, Mansard
+        and Todorov, "Control-limited differential dynamic programming", ICRA 2014, for the bounds.
     """
     T, nx, nu = dynamics.B.shape
-    damping = regularization * jnp.eye(nu, dtype=dynamics.B.dtype)
+    nz = nx + nu
     F = jnp.concatenate([dynamics.A, dynamics.B], axis=-1)
 
-    def step(value, inputs):
-        V, v = value
-        F, Ft, c, H, g = inputs
-        Q = H + Ft @ (V @ F)
-        q = g + Ft @ (V @ c + v)
-        Q_xu, Q_uu, Q_ux, q_u = Q[:nx, nx:], Q[nx:, nx:], Q[nx:, :nx], q[nx:]
-        S = inverse_factor(Q_uu + damping)
-        K = -S @ (S.T @ Q_ux)
-        k = -S @ (S.T @ q_u)
-        left = jnp.concatenate([Q_xu, K.T], axis=1)  # V = Q_xx + Q_xu K + K'(Q_ux + Q_uu K)
-        V_here = Q[:nx, :nx] + left @ jnp.concatenate([K, Q_ux + Q_uu @ K])
+    def step(carry, inputs):
+        V, v, p, slope, change = carry
+        F, Ft, c, H, g, D, bounds, second = inputs
+        VF_Vc = product(V, jnp.concatenate([F, c[:, None]], axis=1))
+        if second is not None:
+            H = H + ((VF_Vc[:, nz] + v)[:, None, None] * second).sum(0)
+        new = product(Ft, VF_Vc.at[:, nz].add(v)) + jnp.concatenate([H, g[:, None]], axis=1)
+        Q, q = new[:, :nz], new[:, nz]
+        Q_u = jnp.concatenate([Q[nx:, :nx], q[nx:, None]], axis=1)  # of (x, 1)
+        Q_uu = Q[nx:, nx:]
+        damped_uu = Q_uu if D is None else Q_uu + D[:, nx:]
+        damped_u = Q_u if D is None else Q_u.at[:, :nx].add(D[:, :nx])
+        if bounds is None:
+            free, gains = None, -solve_positive(damped_uu, damped_u)
+        else:
+            gains, free = solve_box(damped_uu, damped_u, *bounds)
+        # V = Q_xx + Q_xu K + K'(Q_ux + Q_uu K), and the same for v and the constant, in coordinates (x, 1)
+        added = product(Q_u.T, gains) + product(gains.T, Q_u + product(Q_uu, gains))
+        V_here = Q[:nx, :nx] + added[:nx, :nx]
         V_here = 0.5 * (V_here + V_here.T)
-        v_here = q[:nx] + left @ jnp.concatenate([k, q_u + Q_uu @ k])
-        return (V_here, v_here), (K, k, S, V_here, v_here, k @ q_u, k @ Q_uu @ k)
+        v_here = q[:nx] + added[:nx, nx]
+        change = change + (0.5 * VF_Vc[:, nz] + v) @ c + 0.5 * added[nx, nx]
+        # the first-order part alone: the adjoint of the closed loop
+        w = g + product(Ft, p)
+        from_u = product(gains.T, w[nx:])
+        slope = slope + c @ p + from_u[nx]
+        p = w[:nx] + from_u[:nx]
+        return (V_here, v_here, p, slope, change), (gains, damped_uu, free, V_here, v_here)
 
-    final = (cost.H_final, cost.g_final)
+    zero = jnp.zeros((), F.dtype)
+    final = (cost.H_final, cost.g_final, cost.g_final, zero, zero)
     # a product with a transposed factor costs twice as much on a CPU as one with a matrix stored transposed
-    inputs = (F, F.mT, dynamics.c, cost.H, cost.g)
-    (V_first, v_first), (K, k, S, V, v, slope, curvature) = jax.lax.scan(step, final, inputs, reverse=True)
-    chol = jnp.sqrt(jnp.broadcast_to(temperature, (T,)))[:, None, None] * S
+    inputs = (F, F.mT, dynamics.c, cost.H, cost.g, damping, bounds, second)
+    first, (gains, Q_uu, free, V, v) = jax.lax.scan(step, final, inputs, reverse=True)
+    V_first, v_first, _, slope, change = first
+    K, k = gains[..., :nx], gains[..., nx]
+    scale = jnp.sqrt(jnp.broadcast_to(temperature, (T,)))[:, None, None]
+    chol = scale * jax.vmap(inverse_factor)(Q_uu if free is None else jax.vmap(only_free)(Q_uu, free))
+    if free is not None:
+        chol = free[..., None] * chol
     # a value that is not finite makes every earlier gain NaN; so V and v need not be kept where nobody asks for them
-    solved = jnp.stack([jnp.isfinite(a).all() for a in (K, k, chol, V_first, v_first)]).all()
+    solved = jnp.stack([jnp.isfinite(a).all() for a in (gains, V_first, v_first)]).all()
     return LqrSolution(
         controller=LinearGaussian(K, k, chol),
         V=jnp.concatenate([V, cost.H_final[None]]),
         v=jnp.concatenate([v, cost.g_final[None]]),
         slope=slope,
-        curvature=curvature,
+        curvature=2.0 * (change - slope),
         status=jnp.where(solved, Status.SOLVED, Status.INDEFINITE),
     )
 
 
-def inverse_factor(a: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Lower triangular S with a^-1 = S S'; NaN where a is not positive definite.
-
-    From the Cholesky factor of `a` with rows and columns in reverse order: a = U U' with U upper
-    triangular, so that S = U^-T is lower triangular and no product is factored twice.
-    """
-    upper = jnp.linalg.cholesky(a[::-1, ::-1], symmetrize_input=True)[::-1, ::-1]
-    identity = jnp.eye(a.shape[-1], dtype=a.dtype)
-    return jax.lax.linalg.triangular_solve(upper, identity, left_side=True, lower=False).T
+def only_free(Q_uu: Float[Array, "nu nu"], free: Float[Array, " nu"]) -> Float[Array, "nu nu"]:
+    """Q_uu on the free actions and the identity on the others."""
+    return jnp.where(free[:, None] & free[None], Q_uu, jnp.eye(len(free), dtype=Q_uu.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
 
-from dynamics.simulator import control_range, finite
+from dynamics.simulator import clip, control_range, finite
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints that warp is missing, which we do not use
     from mujoco import mjx
@@ -26,20 +27,23 @@ class MjxSimulator:
     def __init__(self, model: mujoco.MjModel, substeps: int):
         self.model = model
         self.substeps = substeps
-        self._mjx = mjx.put_model(model, impl="jax")
+        clipped = copy.deepcopy(model)
+        clipped.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL  # `step` does, with a better derivative
+        self._mjx = mjx.put_model(clipped, impl="jax")
         self._data = mjx.make_data(model, impl="jax")
         self._low, self._high = map(jnp.asarray, control_range(model))
 
     def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
         """See `Simulator.clip`."""
-        return jnp.clip(action, self._low, self._high)
+        return clip(action, self._low, self._high)
 
     def step(self, state: Float[Array, " nstate"], action: Float[Array, " nu"]) -> Float[Array, " nstate"]:
         """See `Simulator.step`."""
         data = self._load(state, self.clip(action))
         data, _ = jax.lax.scan(lambda d, _: (mjx.step(self._mjx, d), None), data, None, length=self.substeps)
         after = jnp.concatenate([data.time[None], data.qpos, data.qvel, data.act]).astype(state.dtype)
-        return jnp.where(finite(after) & finite(state), after, jnp.nan)
+        # a product, so that derivatives are NaN there too
+        return after * jnp.where(finite(after) & finite(state), 1.0, jnp.nan).astype(state.dtype)
 
     def sensors(self, state: Float[Array, " nstate"]) -> Float[Array, " nsensor"]:
         """See `Simulator.sensors`."""

@@ -35,6 +35,10 @@ class Simulator(Protocol):
         """Hold `action` (clipped to the actuators' control range) for `substeps` physics steps.
 
         A simulation that diverges (not finite, or beyond STATE_LIMIT) returns NaN from there on.
+
+        Differentiable, with nq == nv: exact in MJX, MuJoCo's centred finite differences in the C engine. The
+        derivative with respect to an action is zero beyond the control range, and at its ends the slope inside,
+        so that a solver with the same limits sees what leaving them would gain.
         """
         ...
 
@@ -95,6 +99,17 @@ def control_range(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
     limited = model.actuator_ctrllimited.astype(bool)
     low, high = model.actuator_ctrlrange.T
     return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
+
+
+def clip(action: Float[Array, "*b nu"], low: Array | np.ndarray, high: Array | np.ndarray) -> Array:
+    """`jnp.clip`, whose derivative is a half at the limits, with derivative one there."""
+    return jnp.where(action < low, low, jnp.where(action > high, high, action))
+
+
+def require_coordinates(model: mujoco.MjModel) -> None:
+    """Raise ValueError where positions are no coordinates to differentiate by."""
+    if model.nq != model.nv:
+        raise ValueError(f"nq = {model.nq} but nv = {model.nv}: quaternion joints need tangent coordinates")
 
 
 def finite(state: Float[Array, "*b nstate"]) -> Array:

@@ -373,7 +373,7 @@ def test_non_finite_start_is_reported_and_returned(dynamics, cost):
     [
         ({"x0": np.zeros((2, 2))}, r"x0 must have shape \(nx,\), not \(2, 2\)"),
         ({"us": np.zeros(5)}, r"us must have shape \(T, nu\) with T and nu at least 1, not \(5,\)"),
-        ({"us": np.zeros((0, 1))}, r"not \(0, 1\)"),
+        ({"us": np.zeros((0, 1))}, "us must have one leading axis of length T, at least 1"),
         ({"dynamics": lambda x, _u, _t: x[:1]}, r"dynamics must return float64 of shape \(2,\), not .* \(1,\)"),
         ({"dynamics": lambda x, u, _t: (x, u)}, "not a tuple"),
         ({"dynamics": lambda x, _u, _t: x.astype("float32")}, "not float32"),

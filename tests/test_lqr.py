@@ -27,7 +27,9 @@ def arrays(problem):
 
 
 def solve(problem, temperature=1.0, regularization=0.0):
-    return sweep(*arrays(problem), jnp.asarray(temperature), jnp.asarray(regularization))
+    T, nx, nu = problem.dynamics[1].shape
+    damping = regularization * np.eye(nu, nx + nu, nx) * np.ones((T, 1, 1))
+    return sweep(*arrays(problem), jnp.asarray(temperature), damping)
 
 
 def cost_to_go(problem, solution, x, t):
@@ -129,29 +131,24 @@ def test_regularization_penalises_each_action_once_and_costs_something():
 
 @pytest.mark.parametrize("regularization", [0.0, 3.0])
 def test_slope_and_curvature_predict_the_change_of_cost(regularization):
-    """In deviations (c = 0) from x[0] = 0: the whole of k changes the cost by slope + curvature / 2.
-
-    Without regularisation a part alpha of k changes it by alpha slope + alpha^2 curvature / 2. With it this
-    is only an approximation, because the value of later steps assumes that all of their k is applied.
-    """
+    """From x[0] = 0, with alpha k and alpha c for k and c: exact for every alpha, damped or not."""
     problem = oracles.random_problem(7)
     A, B, c, noise = problem.dynamics
-    problem = problem._replace(dynamics=(A, B, 0.0 * c, noise))
     solution = solve(problem, regularization=regularization)
     K, k = np.asarray(solution.controller.K), np.asarray(solution.controller.k)
-    slope, curvature = float(solution.slope.sum()), float(solution.curvature.sum())
+    slope, curvature = float(solution.slope), float(solution.curvature)
 
     def change(alpha):
-        path = oracles.follow(problem, K, alpha * k, np.zeros(3))
+        scaled = problem._replace(dynamics=(A, B, alpha * c, noise))
         still = np.zeros((7, 3)), np.zeros((6, 2))
-        return oracles.path_cost(problem, *path) - oracles.path_cost(problem, *still)
+        return oracles.path_cost(scaled, *oracles.follow(scaled, K, alpha * k, np.zeros(3))) - oracles.path_cost(
+            scaled, *still
+        )
 
-    assert slope < -0.1
-    np.testing.assert_allclose(change(1.0), slope + 0.5 * curvature, rtol=1e-10)
-    if regularization == 0.0:
-        np.testing.assert_allclose((change(1e-3) - change(-1e-3)) / 2e-3, slope, rtol=1e-8)
-        for alpha in (-1.0, 0.3, 2.0):
-            np.testing.assert_allclose(change(alpha), alpha * slope + 0.5 * alpha**2 * curvature, rtol=1e-9, atol=1e-12)
+    assert abs(c).min() > 1e-3
+    np.testing.assert_allclose((change(1e-3) - change(-1e-3)) / 2e-3, slope, rtol=1e-8)
+    for alpha in (-1.0, 0.3, 1.0, 2.0):
+        np.testing.assert_allclose(change(alpha), alpha * slope + 0.5 * alpha**2 * curvature, rtol=1e-9, atol=1e-12)
 
 
 def test_indefinite_step_spoils_itself_and_what_comes_before():
@@ -182,7 +179,7 @@ def test_saddle_is_not_solved_with_a_gain_of_the_wrong_sign():
 def test_input_that_is_not_finite_is_reported(value, field, index):
     dynamics, cost = arrays(oracles.random_problem(10))
     cost = dataclasses.replace(cost, **{field: getattr(cost, field).at[index].set(value)})
-    assert sweep(dynamics, cost, jnp.asarray(1.0), jnp.asarray(0.0)).status == lqr.Status.INDEFINITE
+    assert sweep(dynamics, cost).status == lqr.Status.INDEFINITE
 
 
 def test_bad_member_of_a_batch_leaves_the_others_alone():
@@ -243,5 +240,5 @@ def test_long_ill_conditioned_horizon_is_sound_in_float32():
 def test_float32_problem_stays_float32_where_float64_is_enabled():
     with jax.enable_x64(False):
         dynamics, cost = arrays(oracles.random_problem(0))
-    solution = lqr.backward_pass(dynamics, cost, temperature=0.5, regularization=1e-3)
+    solution = lqr.backward_pass(dynamics, cost, temperature=0.5, damping=jnp.full((6, 2, 5), 1e-3, jnp.float32))
     assert {a.dtype for a in jax.tree.leaves(solution.controller)} == {jnp.dtype("float32")}

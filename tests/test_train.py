@@ -259,10 +259,10 @@ def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
     simulator = train.Experiment.resolve(folder.settings).build().task.simulator
     simulate, simulated = simulator._simulate, 0
 
-    def count(states, actions, steps):
+    def count(doubles, steps):
         nonlocal simulated
-        simulated += len(states)
-        return simulate(states, actions, steps)
+        simulated += len(doubles)
+        return simulate(doubles, steps)
 
     monkeypatch.setattr(simulator, "_simulate", count)
     returned = train.train(folder, quiet=True)
