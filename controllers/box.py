@@ -21,9 +21,9 @@ def solve_box(
 ) -> tuple[Float[Array, "nu nx+1"], Bool[Array, " nu"]]:
     """Minimise 1/2 u'Qu + (Q_x x + q)'u over low <= u <= high at x = 0, where right = [Q_x q], and differentiate in x.
 
-    Each step solves for the free components with the others held at their bounds, projects, and is halved
-    where the objective does not fall; it ends as soon as the projection changes nothing, which for a
-    positive definite Q is the solution.
+    Each step solves for the free components with the others held at their bounds, and projects. Where the
+    objective does not fall by that, the step ends at the first bound instead, and what is at a bound stays there
+    until a step needs no bound. The end is a step that needs none and leaves nothing held that wants to leave.
 
     Args:
         low, high: may be infinite.
@@ -40,31 +40,37 @@ def solve_box(
     eye = jnp.eye(nu, dtype=Q.dtype)
 
     def held(k, gradient):
-        return ((k <= low) & (gradient > 0.0)) | ((k >= high) & (gradient < 0.0))
+        return (low >= high) | ((k <= low) & (gradient > 0.0)) | ((k >= high) & (gradient < 0.0))
 
     def newton(carry: _Newton) -> _Newton:
         k, gradient = carry.k, carry.gradient
-        free = ~held(k, gradient)
+        free = ~(held(k, gradient) | carry.kept)
         masked = right.at[:, -1].set(gradient) * free[:, None]
         solved = -solve_positive(jnp.where(free[:, None] & free, Q, eye), masked)
-        aim = k + carry.size * solved[:, -1]
-        new = jnp.clip(aim, low, high)
+        step = solved[:, -1]
+        new = jnp.clip(k + step, low, high)
+        inside = (new == k + step).all()
+        lower = (q + product(Q, new) + gradient) @ (new - k) < 0.0  # twice the change of the objective
+        # the part of the step up to the first bound
+        bound = jnp.where(step > 0.0, high, low)
+        parts = jnp.where(step == 0.0, jnp.inf, (bound - k) / step)
+        part = jnp.minimum(parts.min(), 1.0)
+        short = jnp.where(parts <= part, bound, jnp.clip(k + part * step, low, high))
+        new = jnp.where(inside | lower, new, short)
         new_gradient = q + product(Q, new)
-        lower = (new_gradient + gradient) @ (new - k) <= 0.0  # twice the change of the objective
-        exact = (carry.size == 1.0) & (new == aim).all() & (held(new, new_gradient) == ~free).all()
         return _Newton(
-            k=jnp.where(lower, new, k),
-            gradient=jnp.where(lower, new_gradient, gradient),
+            k=new,
+            gradient=new_gradient,
             solved=solved,
             free=free,
-            size=jnp.where(lower, 1.0, 0.5 * carry.size),
+            kept=(carry.kept | (parts <= part)) & ~(inside | lower),
             tried=carry.tried + 1,
-            done=exact | ~jnp.isfinite(solved).all(),
+            done=(inside & (held(new, new_gradient) == ~free).all()) | ~jnp.isfinite(solved).all(),
         )
 
     k = jnp.clip(jnp.zeros_like(q), low, high)
-    one, no = jnp.ones((), Q.dtype), jnp.array(False)
-    start = _Newton(k, q + product(Q, k), jnp.zeros_like(right), jnp.ones_like(k, bool), one, jnp.array(0), no)
+    none = jnp.zeros_like(k, bool)
+    start = _Newton(k, q + product(Q, k), jnp.zeros_like(right), ~none, none, jnp.array(0), jnp.array(False))
     end = jax.lax.while_loop(lambda c: ~c.done & (c.tried < 8 * nu + 8), newton, newton(start))
     return end.solved.at[:, -1].set(jnp.where(jnp.isfinite(end.solved).all(), end.k, jnp.nan)), end.free
 
@@ -76,6 +82,6 @@ class _Newton(NamedTuple):
     gradient: Array  # there
     solved: Array  # [K step] on the face of the last step
     free: Array  # the components of that face
-    size: Array  # of the next step
+    kept: Array  # components that the next step leaves at their bounds, wherever their gradients point
     tried: Array
     done: Array

@@ -233,8 +233,8 @@ def _limits(limits, U: Structure, us: Array, options: Options) -> tuple[Array, A
                 leaves = zip(jax.tree.leaves(limit), jax.tree.leaves(U.unflatten(us)), strict=True)
                 limit = U.flatten(U.treedef.unflatten([jnp.broadcast_to(a, b.shape) for a, b in leaves]), 1)
             return jnp.broadcast_to(jnp.asarray(limit, us.dtype), us.shape)
-        except ValueError:
-            shape = jnp.shape(limit)
+        except (ValueError, TypeError):
+            shape = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(limit))
             raise ValueError(f"{name} of limits must fit one action, {us.shape[1:]}, or us, not {shape}") from None
 
     low, high = like_us("low", limits[0]), like_us("high", limits[1])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from controllers import lqr, parallel
+from controllers import lqr, optimality, parallel
 from controllers.ilqr_problem import Data, Expansion, Problem, Trajectory
 from controllers.ilqr_solution import Options, Solution, Status, Trace
 from controllers.small import product
@@ -227,8 +227,8 @@ def sweep(run: Run, at: Trajectory, expansion: Expansion, damping: Damping, curv
         first, last = carry
         harder = last.damping.changed(True, opts)
         damping = jax.tree.map(functools.partial(jnp.where, first | (last.curved > 0.0)), last.damping, harder)
-        less = jnp.where(last.curved > 0.1, 0.5 * last.curved, 0.0)
-        return jnp.array(False), attempt(damping, jnp.where(first, last.curved, less))
+        less = 0.5 * last.curved * (last.curved > 0.1)
+        return jnp.array(False), attempt(damping, jax.lax.select(first, last.curved, less))
 
     # starting from nothing, the attempt is compiled once
     blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(attempt, damping, curved))
@@ -315,9 +315,7 @@ def free_gradient(run: Run, at: Trajectory, expansion: Expansion) -> Float[Array
     """dJ/du, but zero where only a limit keeps an action from following it."""
     if run.limits is None:
         return expansion.gradient
-    held = ((at.us <= run.limits[0]) & (expansion.gradient > 0.0)) | (
-        (at.us >= run.limits[1]) & (expansion.gradient < 0.0)
-    )
+    held = optimality.held(at.us, expansion.gradient, run.limits)
     return jnp.where(held, 0.0, expansion.gradient)
 
 

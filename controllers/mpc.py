@@ -44,6 +44,8 @@ class Problem:
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, not {self.iterations!r}")
         if self.limits is not None:  # hashable, so that it can key what was compiled
+            if len(self.limits) != 2:
+                raise ValueError(f"limits must be a pair (low, high), not {self.limits!r}")
             low, high = (tuple(np.asarray(limit, float).ravel().tolist()) for limit in self.limits)
             object.__setattr__(self, "limits", (low, high))
 

@@ -62,7 +62,7 @@ def classify(problem: Problem, x0, us, multipliers: Multipliers | None, args: tu
 
 def held(us, gradient, limits) -> Bool[Array, "T nu"]:
     """Actions that only a limit keeps from following the gradient."""
-    return ((us <= limits[0]) & (gradient > 0.0)) | ((us >= limits[1]) & (gradient < 0.0))
+    return (limits[0] >= limits[1]) | ((us <= limits[0]) & (gradient > 0.0)) | ((us >= limits[1]) & (gradient < 0.0))
 
 
 def lagrangian(problem: Problem, x0, us, multipliers: Multipliers | None, args: tuple) -> Float[Array, ""]:
