@@ -1,4 +1,4 @@
-"""What the benchmarks share: times of calls, and where they were measured."""
+"""What the benchmarks share: times of calls, where they were measured, and tables of them."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def machine() -> str:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"Machine: {(names or [platform.processor()])[0]}, {os.cpu_count()} cores, load {load}"
+
+
+def table(title: str, *columns: str) -> None:
+    """Print the head of a table."""
+    print(f"\n## {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
+def row(*cells: Any) -> None:
+    """Print a line of a table."""
+    print(f"| {' | '.join(f'{a:.4g}' if isinstance(a, float) else str(a) for a in cells)} |", flush=True)

@@ -16,4 +16,4 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _LIMIT = "xla_cpu_small_while_loop_byte_threshold"
 _flags = os.environ.get("XLA_FLAGS", "")
 if "xla_backend_extra_options" not in _flags:
-    os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_extra_options={_LIMIT}=32768".strip()
+    os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_extra_options={_LIMIT}=65536".strip()

@@ -39,9 +39,8 @@ def solve(problem: Problem, opts: Options, x0, us, xs, args: tuple, limits) -> S
         2019; the polish there projects onto the constraints, here it is Newton's method on all conditions.
     """
     start = problem.given(_states(problem, x0, us, args), us, Data(args))
-    stage, final = optimality.violations(problem, start.xs, us, args)
-    multipliers = Multipliers(jnp.zeros_like(stage), jnp.zeros_like(final))
-    equal = Multipliers(*optimality.equalities(problem, start, args))
+    multipliers = jax.tree.map(jnp.zeros_like, optimality.violations(problem, start.xs, us, args))
+    equal = optimality.equalities(problem, start.xs, us, args)
 
     def attempt(us, xs, multipliers, penalty, before) -> Solution:
         data = Data(args, multipliers, penalty)
@@ -79,55 +78,61 @@ def solve(problem: Problem, opts: Options, x0, us, xs, args: tuple, limits) -> S
     return dataclasses.replace(solution, status=jnp.where(unmet, Status.CONSTRAINTS_VIOLATED, solution.status))
 
 
+class Polished(NamedTuple):
+    """A trajectory of the dynamics with gains and multipliers."""
+
+    xs: Array
+    us: Array
+    K: Array
+    multipliers: Multipliers
+
+
 def polish(problem: Problem, opts: Options, x0, solution: Solution, equal, args: tuple, limits) -> Solution:
     """Newton steps on the optimality conditions, as long as each brings them closer to zero."""
 
-    def size(us, m, solved):
-        return _largest(optimality.residual(problem, solved, x0, us, m, args, limits))
+    def short(at: Polished) -> tuple[Array, Array]:  # what the conditions are short of zero, and the violation
+        point, sides = optimality.locate(problem, at.xs, at.us, at.K, at.multipliers, args, limits)
+        gap = optimality.conditions(problem, sides, point, x0, args, limits)
+        return _largest((gap.us, gap.multipliers)), _violation(problem, at.xs, at.us, equal, args)
 
     def step(carry):
-        us, m, _, count = carry
-        solved = optimality.classify(problem, x0, us, m, args, limits)
-        short = optimality.residual(problem, solved, x0, us, m, args, limits)
-        move = optimality.solve_linear(problem, solved, x0, args, jax.tree.map(jnp.negative, short))
-        us_new = jnp.where(solved.free, us + move.u, us)
-        us_new = us_new if limits is None else jnp.clip(us_new, *limits)
-        m_new = jax.tree.map(lambda a, on, d: jnp.where(on, a + d, a), m, solved.active, move.c)
-        m_new = jax.tree.map(lambda a, eq: jnp.where(eq, a, jnp.maximum(a, 0.0)), m_new, equal)
-        before, after = _largest(short), size(us_new, m_new, solved)
-        xs = _states(problem, x0, us_new, args)
-        better = (after < before) & (_violation(problem, xs, us_new, equal, args) <= violation(us)) & finite(m_new)
-        us, m = jax.tree.map(functools.partial(jnp.where, better), (us_new, m_new), (us, m))
-        return us, m, better, count + 1
+        at, _, count = carry
+        point, sides = optimality.locate(problem, at.xs, at.us, at.K, at.multipliers, args, limits)
+        gap = optimality.conditions(problem, sides, point, x0, args, limits)
+        move, K = optimality.solve_linear(problem, sides, point, args, jax.tree.map(jnp.negative, gap))
 
-    def violation(us):
-        return _violation(problem, _states(problem, x0, us, args), us, equal, args)
+        def act(x, t):
+            u = at.us[t] + sides.free[t] * (move.us[t] + K[t] @ (x - at.xs[t] - move.xs[t]))
+            return u if limits is None else jnp.clip(u, limits[0][t], limits[1][t])
 
-    start = (solution.actions, solution.multipliers, solution.converged, jnp.array(0))
-    us, m, _, _ = jax.lax.while_loop(lambda c: c[2] & (c[3] < opts.polish), step, start)
-    solved = optimality.classify(problem, x0, us, m, args, limits)
-    xs = _states(problem, x0, us, args)
-    closed = solution.converged  # the polish starts from, and ends with, a trajectory of the dynamics
+        to = problem.rollout(x0, len(at.us), act, Data(args))
+        m = jax.tree.map(lambda a, on, d: jnp.where(on, a + d, a), at.multipliers, sides.active, move.multipliers)
+        m = jax.tree.map(lambda a, eq: jnp.where(eq, a, jnp.maximum(a, 0.0)), m, equal)
+        new = Polished(to.xs, to.us, K, m)
+        (size, violation), (new_size, new_violation) = short(at), short(new)
+        better = (new_size < size) & (new_violation <= violation) & finite(new)
+        return jax.tree.map(functools.partial(jnp.where, better), new, at), better, count + 1
+
+    start = Polished(solution.states, solution.actions, solution.K, solution.multipliers)
+    going = solution.converged & (solution.gap == 0.0)
+    at, _, _ = jax.lax.while_loop(lambda c: c[1] & (c[2] < opts.polish), step, (start, going, jnp.array(0)))
+    point, sides = optimality.locate(problem, at.xs, at.us, at.K, at.multipliers, args, limits)
+    gap = optimality.conditions(problem, sides, point, x0, args, limits)
     return dataclasses.replace(
         solution,
-        states=jnp.where(closed, xs, solution.states),
-        actions=us,
-        multipliers=m,
-        cost=jnp.where(closed, problem.objective(xs, us, args), solution.cost),
-        violation=jnp.where(closed, violation(us), solution.violation),
-        gap=jnp.where(closed, 0.0, solution.gap),
-        gradient_norm=jnp.where(
-            closed,
-            jnp.abs(optimality.residual(problem, solved, x0, us, m, args, limits).u).max(),
-            solution.gradient_norm,
-        ),
+        states=at.xs,
+        actions=at.us,
+        multipliers=at.multipliers,
+        cost=problem.objective(at.xs, at.us, args),
+        violation=_violation(problem, at.xs, at.us, equal, args),
+        gradient_norm=jnp.abs(gap.us).max(),
     )
 
 
 def _judged(problem: Problem, found: Solution, equal, multipliers: Multipliers, penalty, args: tuple) -> Solution:
     """A solve with fixed multipliers, with J, the violation and the multipliers that follow from it."""
     xs, us = found.states, found.actions
-    values = Multipliers(*optimality.violations(problem, xs, us, args))
+    values = optimality.violations(problem, xs, us, args)
 
     def follow(m, c, eq):
         return jnp.where(eq, m + penalty * c, jnp.maximum(m + penalty * c, 0.0))
@@ -142,7 +147,7 @@ def _judged(problem: Problem, found: Solution, equal, multipliers: Multipliers, 
 
 def _violation(problem: Problem, xs, us, equal: Multipliers, args: tuple) -> Float[Array, ""]:
     """The largest."""
-    values = Multipliers(*optimality.violations(problem, xs, us, args))
+    values = optimality.violations(problem, xs, us, args)
     return _largest(jax.tree.map(lambda c, eq: jnp.where(eq, c, jnp.maximum(c, 0.0)), values, equal))
 
 

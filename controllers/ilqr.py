@@ -182,7 +182,7 @@ def _derivative(problem: Problem, options: Options, primals, tangents):
 
 def _nothing(x, *_args):
     """The final cost where there is none."""
-    return jnp.zeros((), x.dtype)
+    return jnp.zeros((), jnp.result_type(*jax.tree.leaves(x)))
 
 
 def _arrays(x0, us, xs) -> tuple[Structure, Structure, Array, Array, Array | None]:
@@ -224,7 +224,7 @@ def _limits(limits, U: Structure, us: Array, options: Options) -> tuple[Array, A
     """Two arrays like us."""
     if options.parallel_in_time:
         raise ValueError("limits must be None with parallel_in_time: give them as an inequality constraint")
-    if not isinstance(limits, tuple | list) or len(limits) != 2:
+    if not isinstance(limits, tuple | list | np.ndarray | jax.Array) or len(limits) != 2:
         raise ValueError(f"limits must be a pair (low, high), not {limits!r}")
 
     def like_us(name, limit):

@@ -31,10 +31,10 @@ class Run(NamedTuple):
     gaps: bool  # whether the states may have gaps
     floor: Array  # J may go to zero, and relative tolerances with it
 
-    def expand(self, at: Trajectory) -> Expansion:
-        """The problem near `at`."""
+    def expand(self, at: Trajectory, K: Float[Array, "T nu nx"]) -> Expansion:
+        """The problem near `at`; K are the gains that led there."""
         o = self.options
-        return self.problem.expand(at, self.data, o.hessian, o.method == "ddp", o.parallel_in_time)
+        return self.problem.expand(at, K, self.data, o.hessian, o.method == "ddp", o.parallel_in_time)
 
 
 class Damping(NamedTuple):
@@ -103,9 +103,11 @@ def descend(
         at = problem.rollout(x0, us.shape[0], lambda _, t: us[t], data)
     else:
         at = problem.given(xs.at[0].set(x0), us, data)
-    floor = jnp.finfo(us.dtype).eps * jnp.abs(at.cost)
+    # the cost of staying where one starts is a measure for J even where the first actions lead far astray
+    still = jnp.abs(problem.total(jnp.broadcast_to(x0, at.xs.shape), us, data))
+    floor = jnp.finfo(us.dtype).eps * jnp.fmin(jnp.abs(at.cost), still)
     run = Run(problem, opts, data, limits, xs is not None or opts.parallel_in_time, floor)
-    expansion = run.expand(at)
+    expansion = run.expand(at, jnp.zeros((*us.shape, len(x0)), us.dtype))
     zero, no = jnp.zeros_like(at.cost), jnp.array(False)
     damping = Damping(jnp.full_like(at.cost, opts.regularization), jnp.ones_like(at.cost))
     trace = Trace.empty(opts.max_iterations, us.dtype) if before is None else before.trace
@@ -145,7 +147,7 @@ def iterate(run: Run, state: State) -> State:
     step = search(run, state.at, back, price)
     accepted = step.accepted
     at = jax.tree.map(functools.partial(jnp.where, accepted), step.to, state.at)
-    expansion = jax.lax.cond(accepted, lambda: run.expand(at), lambda: state.expansion)
+    expansion = jax.lax.cond(accepted, lambda: run.expand(at, back.solution.controller.K), lambda: state.expansion)
 
     # After a rejection the steps are short because of the regularisation: that they gain little shows nothing.
     promised = back.decrease(1.0) + price * jnp.abs(state.at.gaps).sum()
@@ -161,8 +163,10 @@ def iterate(run: Run, state: State) -> State:
 
     # without the curvature once, where a step with it was rejected; and without more damping for that
     given_up = (back.curved > 0.0) & ~accepted
-    damping = back.damping.changed(~accepted, opts)
-    damping = jax.tree.map(functools.partial(jnp.where, given_up), back.damping, damping)
+    # many short steps cost more than a few that regularisation shortens
+    kept = given_up | (accepted & (step.alpha <= opts.long_step) & (step.alpha > opts.short_step))
+    damping = back.damping.changed(~accepted | (step.alpha <= opts.short_step), opts)
+    damping = jax.tree.map(functools.partial(jnp.where, kept), back.damping, damping)
     entry = Trace(
         cost=state.at.cost,
         gradient_norm=jnp.abs(free_gradient(run, state.at, state.expansion)).max(),
@@ -312,7 +316,7 @@ def along(run: Run, old: Trajectory, back: Sweep, alpha) -> Trajectory:
 
 
 def free_gradient(run: Run, at: Trajectory, expansion: Expansion) -> Float[Array, "T nu"]:
-    """dJ/du, but zero where only a limit keeps an action from following it."""
+    """The gradient, but zero where only a limit keeps an action from following it."""
     if run.limits is None:
         return expansion.gradient
     held = optimality.held(at.us, expansion.gradient, run.limits)

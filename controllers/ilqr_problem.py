@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from controllers import parallel
 from controllers.expand import LeastSquares, quadratize
+from controllers.small import product
 from controllers.types import LinearDynamics, QuadraticCost
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Expansion(NamedTuple):
     dynamics: LinearDynamics  # c holds the gaps
     cost: QuadraticCost
     second: Float[Array, "T nx nz nz"] | None  # second derivatives of the dynamics, for DDP
-    gradient: Float[Array, "T nu"]  # dJ/du, through the dynamics
+    gradient: Float[Array, "T nu"]  # dJ/dk, see adjoint
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,13 @@ class Problem:
         A, B = jax.vmap(jacobian)(at.xs[:-1], at.us, jnp.arange(len(at.us)))
         return LinearDynamics(A, B, at.gaps, jnp.zeros_like(A))
 
-    def expand(self, at: Trajectory, data: Data, hessian: str, second: bool, associative: bool) -> Expansion:
+    def expand(self, at: Trajectory, K: Array, data: Data, hessian: str, second: bool, associative: bool) -> Expansion:
         """Cost to second order, dynamics to first or, if asked for, to second, in deviations."""
         dynamics = self.linearize(at, data.args)
         cost = quadratize(self.cost, self.final_cost, at.xs, at.us, hessian, data.args)
         if data.multipliers is not None:
             cost = jax.tree.map(jnp.add, cost, quadratize(*self._penalties(data), at.xs, at.us))
-        _, gradient = adjoint(dynamics, cost, associative)
+        _, gradient = adjoint(dynamics, cost, K, associative)
         return Expansion(dynamics, cost, self.second_derivatives(at, data.args) if second else None, gradient)
 
     def second_derivatives(self, at: Trajectory, args: tuple) -> Float[Array, "T nx nz nz"]:
@@ -183,20 +184,27 @@ class Problem:
         return jax.vmap(jax.jacfwd(first))(jnp.concatenate([at.xs[:-1], at.us], axis=1), jnp.arange(len(at.us)))
 
 
-def adjoint(dynamics: LinearDynamics, cost: QuadraticCost, associative: bool = False) -> tuple[Array, Array]:
-    """Costates dJ/dx[t] (T+1 nx) and gradient dJ/du[t] (T nu) of a trajectory from its expansion."""
+def adjoint(
+    dynamics: LinearDynamics, cost: QuadraticCost, K: Float[Array, "T nu nx"], associative: bool = False
+) -> tuple[Float[Array, "T+1 nx"], Float[Array, "T nu"]]:
+    """Derivatives of J in x[t] and in k[t] along the feedback u = k + K (x - x_old), from an expansion.
+
+    With K = 0 that is dJ/du. At a solution the gradient is zero and the costates are the same for every K; with a
+    K that stabilises, rounding does not grow on the way as it does in unstable dynamics.
+    """
     nx = dynamics.A.shape[-1]
-    At, Bt = dynamics.A.mT, dynamics.B.mT
+    g_x, g_u = cost.g[:, :nx], cost.g[:, nx:]
+    closed = (dynamics.A + dynamics.B @ K).mT
+    g = g_x + jnp.einsum("tux,tu->tx", K, g_u)
     if associative:
-        backwards = parallel.rollout(At[::-1], cost.g[::-1, :nx], cost.g_final)
-        costates = backwards[::-1]
+        costates = parallel.rollout(closed[::-1], g[::-1], cost.g_final)[::-1]
     else:
 
         def back(costate, inputs):
-            At, g = inputs
-            costate = g + At @ costate
+            closed, g = inputs
+            costate = g + product(closed, costate)
             return costate, costate
 
-        _, before = jax.lax.scan(back, cost.g_final, (At, cost.g[:, :nx]), reverse=True)
+        _, before = jax.lax.scan(back, cost.g_final, (closed, g), reverse=True)
         costates = jnp.concatenate([before, cost.g_final[None]])
-    return costates, cost.g[:, nx:] + jnp.einsum("tux,tx->tu", Bt, costates[1:])
+    return costates, g_u + jnp.einsum("txu,tx->tu", dynamics.B, costates[1:])

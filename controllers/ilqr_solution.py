@@ -30,7 +30,9 @@ class Status(enum.IntEnum):
     CONVERGED_GRADIENT = 1  # the gradient is below its tolerance
     CONVERGED_STEP = 2  # a full step changes the actions by less than the step tolerance
     ITERATION_LIMIT = 3
-    LINE_SEARCH_FAILED = 4  # no step lowers the cost at any regularisation: is the model smooth there?
+    LINE_SEARCH_FAILED = (
+        4  # no step lowers the cost at any regularisation: is the model smooth there? is float32 too coarse?
+    )
     REGULARIZATION_LIMIT = 5  # some Q_uu is not positive definite even at regularization_max
     NON_FINITE = 6  # a state, the cost or a derivative is not finite along the trajectory
     CONSTRAINTS_VIOLATED = 7  # the penalty is at its limit and the constraints still do not hold: are they feasible?
@@ -42,11 +44,11 @@ class Options:
 
     max_iterations: int = 200
     cost_tolerance: float = 1e-8  # on the gain of a full step, as a part of |J|
-    gradient_tolerance: float = 1e-6  # on the largest |dJ/du| max(|u|, 1), as a part of |J|
+    gradient_tolerance: float = 1e-6  # on the largest |dJ/dk| max(|u|, 1), as a part of |J|; u = k + K dx
     step_tolerance: float = 1e-12  # on the largest change of an action by a full step, as a part of the largest |u|
     # "ilqr": the dynamics to first order. "ddp": to second order once an iteration gains less than ddp_switch |J|.
     method: str = "ilqr"
-    ddp_switch: float = 1e-2
+    ddp_switch: float = 1e-3
     # "clip" keeps Q_uu positive definite wherever the cost is strictly convex in u. "exact" leaves a cost that is
     # concave in x, such as 1 + cos(angle), to be met by regularisation, which shortens the whole trajectory's step for
     # the sake of one moment: in swing-ups from random starts it takes the most iterations, and "clip" the fewest.
@@ -58,6 +60,8 @@ class Options:
     regularization_min: float = 1e-6  # the smallest that is not zero
     regularization_max: float = 1e10  # the largest tried; the solver gives up where it fails
     regularization_factor: float = 1.6  # of the first rise or fall; each further one in a row is larger by it again
+    short_step: float = 0.05  # a step accepted at this length, or less, raises the regularisation
+    long_step: float = 0.3  # one accepted at more than this lowers it
     line_search: str = "auto"  # "backtracking", "parallel" (all steps at once), or by device: parallel but for a CPU
     line_search_steps: int = 10  # step lengths tried
     step_decay: float = 0.5  # ratio of a step length to the one before
@@ -93,6 +97,8 @@ class Options:
             ("regularization_min", self.regularization_min > 0.0, "positive"),
             ("regularization_max", self.regularization_max > self.regularization_min, "above regularization_min"),
             ("regularization_factor", self.regularization_factor > 1.0, "above 1"),
+            ("short_step", 0.0 <= self.short_step <= self.long_step, "in [0, long_step]"),
+            ("long_step", self.long_step < 1.0, "below 1"),
             ("line_search", self.line_search in LINE_SEARCHES, f"one of {', '.join(LINE_SEARCHES)}"),
             ("line_search_steps", self.line_search_steps >= 1, "at least 1"),
             ("step_decay", 0.0 < self.step_decay < 1.0, "between 0 and 1"),
@@ -117,7 +123,7 @@ class Trace:
     """One entry an iteration, and NaN after the last; I = max_iterations."""
 
     cost: Float[Array, " I"]  # J before the iteration
-    gradient_norm: Float[Array, " I"]  # max |dJ/du| before the iteration
+    gradient_norm: Float[Array, " I"]  # max |dJ/dk| before the iteration, along the feedback of the one before
     regularization: Float[Array, " I"]  # that the step was computed with
     step_size: Float[Array, " I"]  # alpha of the accepted step; 0 where every alpha was rejected
     expected_decrease: Float[Array, " I"]  # of J + price * gaps by the quadratic model, for the last alpha tried
@@ -145,7 +151,7 @@ class Solution:
     K: Float[Array, "T nu nx"]  # gains around this trajectory; zero for an action at its limit
     chol: Float[Array, "T nu nu"]  # lower triangular, chol chol' = (Q_uu + regularization I)^-1 on the free actions
     cost: Float[Array, ""]  # J, in task units
-    gradient_norm: Float[Array, ""]  # max |dJ/du|, where the limits leave u free
+    gradient_norm: Float[Array, ""]  # max |dJ/dk| along the feedback, where the limits leave u free
     regularization: Float[Array, ""]  # of K and chol: zero if each Q_uu is positive definite, else the least that helps
     iterations: Int[Array, ""]
     status: Int[Array, ""]  # a Status
@@ -171,13 +177,29 @@ class Solution:
         scale = jnp.sqrt(jnp.asarray(temperature, self.chol.dtype))
         return LinearGaussian(self.K, self.k, scale[..., None, None] * self.chol)
 
+    def __getitem__(self, i) -> Solution:
+        """Of a batch of solutions, one, or a part."""
+        return jax.tree.map(lambda a: a[i], self)
+
     def __str__(self):
         if np.ndim(self.status) > 0:
-            return f"iLQR: {np.sum(self.converged)} of {np.size(self.status)} solves converged"
-        how = Status(int(self.status)).name.lower().replace("_", " ")
+            kinds, counts = np.unique(np.asarray(self.status), return_counts=True)
+            ends = ", ".join(f"{n} {_words(kind)}" for kind, n in zip(kinds, counts, strict=True))
+            least, most = np.min(self.iterations), np.max(self.iterations)
+            return (
+                f"iLQR: {np.sum(self.converged)} of {np.size(self.status)} solves converged ({ends}) "
+                f"in {least} to {most} iterations, cost {np.min(self.cost):.6g} to {np.max(self.cost):.6g}"
+            )
         said = (
-            f"iLQR: {how} after {self.iterations} iterations, cost {self.cost:.6g}, "
+            f"iLQR: {_words(self.status)} after {self.iterations} iterations, cost {self.cost:.6g}, "
             f"gradient {self.gradient_norm:.2g}, regularisation {self.regularization:.2g}"
         )
         said += f", gap {self.gap:.2g}" if self.gap > 0 else ""
-        return said if self.multipliers is None else f"{said}, violation {self.violation:.2g}"
+        said += f", violation {self.violation:.2g}" if self.multipliers is not None else ""
+        stuck = self.iterations == 0 and self.status == Status.CONVERGED_GRADIENT
+        return said + " (the start is stationary: is it the minimum?)" if stuck else said
+
+
+def _words(status) -> str:
+    name = Status(int(status)).name.lower().replace("_", " ")
+    return name.replace("converged ", "converged by ")

@@ -1,12 +1,14 @@
 """The optimality conditions of a solved problem, and linear systems with their derivative.
 
-With L(u, m) = J + m'c over trajectories of the dynamics, a solution has
+A solution makes the Lagrangian stationary in states, actions, costates l and multipliers m:
 
-    dL/du = 0 on the free actions,   u = limit on the held ones,   c = 0 on the active constraints.
+    L = J + sum_t l[t+1]'(dynamics(x[t], u[t], t) - x[t+1]) + l[0]'(x0 - x[0]) + m'c
 
-The derivative of these conditions in (u, m) is symmetric; a system with it is a linear-quadratic problem,
-solved by the same Riccati sweep as a step. Newton steps on them polish a constrained solution, and the implicit
-function theorem gives from them how a solution moves with the start state, parameters and limits.
+but for actions that a limit holds, which stay there, and multipliers of constraints that are not active, which are
+zero. The second derivative of L is symmetric and goes stage by stage; a system with it is a linear-quadratic problem,
+solved by the same Riccati sweep as a step, with a closed-loop roll-out, so that unstable dynamics do no harm. Newton
+steps on the conditions polish a constrained solution, and the implicit function theorem gives from them how a solution
+moves with the start state, parameters and limits.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from controllers import lqr
 from controllers.expand import quadratize
-from controllers.ilqr_problem import Data, Multipliers, Problem, Trajectory, adjoint
+from controllers.ilqr_problem import Multipliers, Problem, Trajectory, adjoint
 from controllers.types import LinearDynamics, QuadraticCost
 
 if TYPE_CHECKING:
@@ -30,131 +33,135 @@ if TYPE_CHECKING:
 REFINEMENTS = 12  # multiplier steps on a linear system with constraints
 
 
-class Solved(NamedTuple):
-    """A solution as the conditions see it."""
+class Point(NamedTuple):
+    """The unknowns of the conditions; also what the conditions are short of zero, in the same places."""
 
+    xs: Float[Array, "T+1 nx"]
     us: Float[Array, "T nu"]
+    costates: Float[Array, "T+1 nx"]
     multipliers: Multipliers | None
+
+
+class Sides(NamedTuple):
+    """Which limits and constraints take part."""
+
     free: Bool[Array, "T nu"]  # actions that no limit holds
+    low: Bool[Array, "T nu"]  # of the others, those at the lower limit
     active: Multipliers | None  # of booleans: constraints that hold with equality
-
-
-class Residual(NamedTuple):
-    """What the conditions are short of zero, or the unknowns of a linear system with their derivative."""
-
-    u: Float[Array, "T nu"]
-    c: Multipliers | None
-
-
-def classify(problem: Problem, x0, us, multipliers: Multipliers | None, args: tuple, limits) -> Solved:
-    """Which limits hold an action and which constraints are active."""
-    free = jnp.ones_like(us, bool)
-    if limits is not None:
-        gradient = jax.grad(lagrangian, argnums=2)(problem, x0, us, multipliers, args)
-        free = ~held(us, gradient, limits)
-    active = None
-    if multipliers is not None:
-        at = problem.rollout(x0, len(us), lambda _, t: us[t], Data(args))
-        stage, final = equalities(problem, at, args)
-        active = Multipliers(stage | (multipliers.stage > 0.0), final | (multipliers.final > 0.0))
-    return Solved(us, multipliers, free, active)
 
 
 def held(us, gradient, limits) -> Bool[Array, "T nu"]:
     """Actions that only a limit keeps from following the gradient."""
-    return (limits[0] >= limits[1]) | ((us <= limits[0]) & (gradient > 0.0)) | ((us >= limits[1]) & (gradient < 0.0))
+    stays = ((us <= limits[0]) & (gradient > 0.0)) | ((us >= limits[1]) & (gradient < 0.0))
+    return stays | (limits[0] >= limits[1])
 
 
-def lagrangian(problem: Problem, x0, us, multipliers: Multipliers | None, args: tuple) -> Float[Array, ""]:
-    """L of the trajectory from x0 under the actions `us`."""
-    at = problem.rollout(x0, len(us), lambda _, t: us[t], Data(args))
-    if multipliers is None:
-        return at.cost
-    stage, final = violations(problem, at.xs, us, args)
-    return at.cost + (multipliers.stage * stage).sum() + multipliers.final @ final
+def locate(problem: Problem, xs, us, K, multipliers: Multipliers | None, args: tuple, limits) -> tuple[Point, Sides]:
+    """The point of a trajectory with gains K around it, and the sides that it is on."""
+    at = Trajectory(xs, us, jnp.zeros(()), jnp.zeros_like(xs[1:]))
+    stage, final = _lagrangian_costs(problem, multipliers, args)
+    cost = quadratize(stage, final, xs, us, "exact")
+    costates, gradient = adjoint(problem.linearize(at, args), cost, K)
+    free, low = jnp.ones_like(us, bool), jnp.zeros_like(us, bool)
+    if limits is not None:
+        free, low = ~held(us, gradient, limits), us <= limits[0]
+    active = None
+    if multipliers is not None:
+        on = equalities(problem, xs, us, args)
+        active = jax.tree.map(lambda equal, m: equal | (m > 0.0), on, multipliers)
+    return Point(xs, us, costates, multipliers), Sides(free, low, active)
 
 
-def violations(problem: Problem, xs, us, args: tuple) -> tuple[Float[Array, "T n"], Float[Array, " m"]]:
+def violations(problem: Problem, xs, us, args: tuple) -> Multipliers:
     """Values of the constraints along a trajectory."""
     constraints = problem.constraints
     assert constraints is not None
     stage = jax.vmap(lambda x, u, t: constraints.stage(x, u, t, *args)[0])(xs[:-1], us, jnp.arange(len(us)))
-    return stage, constraints.final(xs[-1], *args)[0]
+    return Multipliers(stage, constraints.final(xs[-1], *args)[0])
 
 
-def equalities(problem: Problem, at: Trajectory, args: tuple) -> tuple[Bool[Array, "T n"], Bool[Array, " m"]]:
+def equalities(problem: Problem, xs, us, args: tuple) -> Multipliers:
     """Which of the constraints are equalities."""
     constraints = problem.constraints
     assert constraints is not None
-    one = constraints.stage(at.xs[0], at.us[0], 0, *args)[1]
-    return jnp.broadcast_to(one, (len(at.us), len(one))), constraints.final(at.xs[-1], *args)[1]
+    one = constraints.stage(xs[0], us[0], 0, *args)[1]
+    return Multipliers(jnp.broadcast_to(one, (len(us), len(one))), constraints.final(xs[-1], *args)[1])
 
 
-def residual(problem: Problem, solved: Solved, x0, us, multipliers, args: tuple, limits) -> Residual:
-    """The conditions at (us, multipliers), with what is held and active as in `solved`; zero at a solution."""
-    us = pinned(solved, us, limits)
-    gradient: Array = jax.grad(lagrangian, argnums=2)(problem, x0, us, multipliers, args)
-    u = jnp.where(solved.free, gradient, jnp.zeros_like(gradient))
-    if solved.active is None:
-        return Residual(u, None)
-    at = problem.rollout(x0, len(us), lambda _, t: us[t], Data(args))
-    found = Multipliers(*violations(problem, at.xs, us, args))
-    return Residual(u, _where(solved.active, found, 0.0))
+def conditions(problem: Problem, sides: Sides, point: Point, x0, args: tuple, limits) -> Point:
+    """The gradient of L, with held actions at their limits; zero for what takes no part, and at a solution."""
+
+    def lagrangian(point: Point):
+        xs, us, costates, m = point
+        following = jax.vmap(lambda x, u, t: problem.dynamics(x, u, t, *args))(xs[:-1], us, jnp.arange(len(us)))
+        gaps = jnp.concatenate([(x0 - xs[0])[None], following - xs[1:]])
+        value = problem.objective(xs, us, args) + (costates * gaps).sum()
+        if m is None:
+            return value
+        return value + sum(map(jnp.vdot, jax.tree.leaves(m), jax.tree.leaves(violations(problem, xs, us, args))))
+
+    gradient: Point = jax.grad(lagrangian)(point._replace(us=pinned(sides, point.us, limits)))
+    return _taking_part(sides, gradient, jax.tree.map(jnp.zeros_like, gradient))
 
 
-def pinned(solved: Solved, us, limits) -> Float[Array, "T nu"]:
+def pinned(sides: Sides, us, limits) -> Float[Array, "T nu"]:
     """The actions, with those that a limit holds put there."""
-    if limits is None:
-        return us
-    return jnp.where(solved.free, us, jnp.where(solved.us <= limits[0], limits[0], limits[1]))
+    return us if limits is None else jnp.where(sides.free, us, jnp.where(sides.low, limits[0], limits[1]))
 
 
-def solve_linear(problem: Problem, solved: Solved, x0, args: tuple, right: Residual) -> Residual:
-    """Solve D s = right, where D is the derivative of the conditions in (u, multipliers).
+def _taking_part(sides: Sides, there: Point, elsewhere: Point) -> Point:
+    """Components of the first point that take part, the others of the second."""
+    us = jax.tree.map(jnp.where, sides.free, there.us, elsewhere.us)
+    if sides.active is None:
+        return there._replace(us=us)
+    chosen = jax.tree.map(jnp.where, sides.active, there.multipliers, elsewhere.multipliers)
+    return there._replace(us=us, multipliers=chosen)
 
-    With constraints, minimise 1/2 u'D_uu u - right_u'u subject to c_u u = right_c by the method of multipliers,
-    whose every step is one linear-quadratic problem. NaN where D_uu is not positive definite.
+
+def solve_linear(
+    problem: Problem, sides: Sides, point: Point, args: tuple, right: Point
+) -> tuple[Point, Float[Array, "T nu nx"]]:
+    """Solve D s = right, where D is the derivative of the conditions, and the identity where nothing takes part.
+
+    With constraints by the method of multipliers, whose every step is one linear-quadratic problem.
+
+    Returns:
+        s, and the gains of the linear-quadratic problem. NaN where that has no minimum.
     """
-    us, nx = solved.us, x0.shape[0]
-    at = problem.rollout(x0, len(us), lambda _, t: us[t], Data(args))
-    dynamics, H, H_final = _second_order(problem, at, solved, args)
-    unknown = functools.partial(_unheld, solved.free, nx)
-    toward = jnp.where(solved.free, right.u, 0.0)
-    g, g_final = jnp.concatenate([jnp.zeros_like(at.xs[:-1]), -toward], axis=1), jnp.zeros(nx, us.dtype)
-    if solved.active is None or right.c is None:
-        dz, _ = _minimise(unknown(dynamics, QuadraticCost(H, g, jnp.zeros(len(us)), H_final, g_final, jnp.zeros(()))))
-        return Residual(jnp.where(solved.free, dz[:, nx:], right.u), None)
+    xs, us = point.xs, point.us
+    T, nx = len(us), xs.shape[1]
+    dynamics, H, H_final = _second_order(problem, point, args)
+    dynamics = replace(dynamics, c=-right.costates[1:])
+    g = -jnp.concatenate([right.xs[:-1], jnp.where(sides.free, right.us, 0.0)], axis=1)
+    cost = QuadraticCost(H, g, jnp.zeros(T), H_final, -right.xs[-1], jnp.zeros(()))
+    start = -right.costates[0]
+    if sides.active is None or right.multipliers is None:
+        s, K = _minimise(sides.free, dynamics, cost, start)
+        return _taking_part(sides, s, right), K
 
-    C, C_final = _constraint_jacobians(problem, at, solved, args)
-    weight = (
-        jnp.abs(H).max()
-        / jnp.maximum(jnp.maximum(jnp.abs(C).max(initial=0.0), jnp.abs(C_final).max(initial=0.0)), 1e-6) ** 2
-    )
-    weight = weight * (1e4 if us.dtype == jnp.float64 else 1e2)
-    H = H + weight * C.mT @ C
-    H_final = H_final + weight * C_final.T @ C_final
-    aim = _where(solved.active, right.c, 0.0)
+    C, C_final = _constraint_jacobians(problem, point, sides.active, args)
+    steepest = jnp.maximum(jnp.maximum(jnp.abs(C).max(initial=0.0), jnp.abs(C_final).max(initial=0.0)), 1e-6)
+    weight = jnp.abs(H).max() / steepest**2 * (1e4 if us.dtype == jnp.float64 else 1e2)
+    aim = jax.tree.map(lambda on, r: on * r, sides.active, right.multipliers)
+    cost = replace(cost, H=H + weight * C.mT @ C, H_final=H_final + weight * C_final.T @ C_final)
 
-    def refine(m: Multipliers, _):
-        cost = QuadraticCost(
-            H,
-            g + jnp.einsum("tcz,tc->tz", C, m.stage - weight * aim.stage),
-            jnp.zeros(len(us)),
-            H_final,
-            g_final + (m.final - weight * aim.final) @ C_final,
-            jnp.zeros(()),
-        )
-        dz, end = _minimise(unknown(dynamics, cost))
-        missing = Multipliers(jnp.einsum("tcz,tz->tc", C, dz) - aim.stage, C_final @ end - aim.final)
-        return jax.tree.map(lambda a, b: a + weight * b, m, missing), dz
+    def refine(carry, _):
+        m = carry[0].multipliers
+        toward = jnp.einsum("tcz,tc->tz", C, m.stage - weight * aim.stage)
+        end = (m.final - weight * aim.final) @ C_final
+        s, K = _minimise(sides.free, dynamics, replace(cost, g=g + toward, g_final=cost.g_final + end), start)
+        dz = jnp.concatenate([s.xs[:-1], s.us], axis=1)
+        missing = Multipliers(jnp.einsum("tcz,tz->tc", C, dz) - aim.stage, C_final @ s.xs[-1] - aim.final)
+        return (s._replace(multipliers=jax.tree.map(lambda a, b: a + weight * b, m, missing)), K), None
 
-    m, dz = jax.lax.scan(refine, jax.tree.map(jnp.zeros_like, aim), None, length=REFINEMENTS)
-    return Residual(jnp.where(solved.free, dz[-1, :, nx:], right.u), _where(solved.active, m, right.c))
+    blank = jax.tree.map(jnp.zeros_like, point._replace(multipliers=aim))
+    (s, K), _ = jax.lax.scan(refine, (blank, jnp.zeros((T, us.shape[1], nx), us.dtype)), None, length=REFINEMENTS)
+    return _taking_part(sides, s, right), K
 
 
-def _second_order(problem: Problem, at: Trajectory, solved: Solved, args) -> tuple[LinearDynamics, Array, Array]:
-    """Dynamics to first order, and the second derivatives of L along its trajectories, stage by stage."""
-    constraints, m = problem.constraints, solved.multipliers
+def _lagrangian_costs(problem: Problem, m: Multipliers | None, args: tuple):
+    """Stage and final costs with what the constraints add to L."""
+    constraints = problem.constraints
 
     def stage(x, u, t):
         value = problem.cost(x, u, t, *args)
@@ -164,50 +171,44 @@ def _second_order(problem: Problem, at: Trajectory, solved: Solved, args) -> tup
         value = problem.final_cost(x, *args)
         return value if m is None or constraints is None else value + m.final @ constraints.final(x, *args)[0]
 
-    dynamics = problem.linearize(at, args)
-    cost = quadratize(stage, final, at.xs, at.us, "exact")
-    costates, _ = adjoint(dynamics, cost)
-    curvature = jnp.einsum("ti,tizw->tzw", costates[1:], problem.second_derivatives(at, args))
-    return dynamics, cost.H + curvature, cost.H_final
+    return stage, final
 
 
-def _constraint_jacobians(problem: Problem, at: Trajectory, solved: Solved, args) -> tuple[Array, Array]:
+def _second_order(problem: Problem, point: Point, args: tuple) -> tuple[LinearDynamics, Array, Array]:
+    """Dynamics to first order, and the second derivatives of L, stage by stage."""
+    at = Trajectory(point.xs, point.us, jnp.zeros(()), jnp.zeros_like(point.xs[1:]))
+    cost = quadratize(*_lagrangian_costs(problem, point.multipliers, args), point.xs, point.us, "exact")
+    curvature = jnp.einsum("ti,tizw->tzw", point.costates[1:], problem.second_derivatives(at, args))
+    return problem.linearize(at, args), cost.H + curvature, cost.H_final
+
+
+def _constraint_jacobians(problem: Problem, point: Point, active: Multipliers, args: tuple) -> tuple[Array, Array]:
     """Derivatives of the active constraints in z (T n nz) and in x[T] (m nx); zero rows for the others."""
-    constraints, nx = problem.constraints, at.xs.shape[1]
+    constraints, nx = problem.constraints, point.xs.shape[1]
     assert constraints is not None
-    assert solved.active is not None
-    zs = jnp.concatenate([at.xs[:-1], at.us], axis=1)
+    zs = jnp.concatenate([point.xs[:-1], point.us], axis=1)
     stage = jax.jacfwd(lambda z, t: constraints.stage(z[:nx], z[nx:], t, *args)[0])
     C = jax.vmap(stage)(zs, jnp.arange(len(zs)))
-    C_final = jax.jacfwd(lambda x: constraints.final(x, *args)[0])(at.xs[-1])
-    return C * solved.active.stage[..., None], C_final * solved.active.final[:, None]
+    C_final = jax.jacfwd(lambda x: constraints.final(x, *args)[0])(point.xs[-1])
+    return C * active.stage[..., None], C_final * active.final[:, None]
 
 
-def _unheld(free, nx: int, dynamics: LinearDynamics, cost: QuadraticCost) -> tuple[LinearDynamics, QuadraticCost]:
-    """The same problem in the free actions; the others are decoupled and stay at zero."""
+def _minimise(free, dynamics: LinearDynamics, cost: QuadraticCost, start) -> tuple[Point, Array]:
+    """States, actions and costates of a linear-quadratic problem in the free actions, the others zero; its gains."""
+    nx = len(start)
     keep = jnp.concatenate([jnp.ones((len(free), nx), bool), free], axis=1)
     H = jnp.where(keep[:, :, None] & keep[:, None], cost.H, jnp.eye(keep.shape[1], dtype=cost.H.dtype))
-    still = replace(dynamics, B=dynamics.B * free[:, None], c=jnp.zeros_like(dynamics.c))
-    return still, replace(cost, H=H, g=jnp.where(keep, cost.g, 0.0))
-
-
-def _minimise(problem: tuple[LinearDynamics, QuadraticCost]) -> tuple[Float[Array, "T nz"], Float[Array, " nx"]]:
-    """States and actions, and the end state, of a linear-quadratic problem from zero."""
-    dynamics, cost = problem
-    controller = lqr.backward_pass(dynamics, cost).controller
+    dynamics = replace(dynamics, B=dynamics.B * free[:, None])
+    solution = lqr.backward_pass(dynamics, replace(cost, H=H, g=jnp.where(keep, cost.g, 0.0)))
+    K, k = solution.controller.K, solution.controller.k
 
     def step(x, t):
-        u = controller.act(t, x)
-        return dynamics.A[t] @ x + dynamics.B[t] @ u, jnp.concatenate([x, u])
+        u = K[t] @ x + k[t]
+        return dynamics.A[t] @ x + dynamics.B[t] @ u + dynamics.c[t], (x, u)
 
-    end, zs = jax.lax.scan(step, jnp.zeros_like(cost.g_final), jnp.arange(len(dynamics.A)))
-    return zs, end
-
-
-def _where(condition: Multipliers, value: Multipliers, other: Multipliers | float) -> Multipliers:
-    if isinstance(other, Multipliers):
-        return jax.tree.map(jnp.where, condition, value, other)
-    return jax.tree.map(lambda c, v: jnp.where(c, v, jnp.asarray(other, v.dtype)), condition, value)
+    end, (xs, us) = jax.lax.scan(step, start, jnp.arange(len(free)))
+    xs = jnp.concatenate([xs, end[None]])
+    return Point(xs, us, jnp.einsum("tij,tj->ti", solution.V, xs) + solution.v, None), K
 
 
 def tangent(problem: Problem, solution, primals: tuple, tangents: tuple):
@@ -221,34 +222,30 @@ def tangent(problem: Problem, solution, primals: tuple, tangents: tuple):
     Returns:
         A Solution of tangents; zero for everything else in it.
     """
-    solution = jax.lax.stop_gradient(solution)
-    us, m = solution.actions, solution.multipliers
     x0, args, limits = primals
-    solved = classify(problem, x0, us, m, args, limits)
+    found = solution.states, solution.actions, solution.K, solution.multipliers
+    point, sides = locate(problem, *found, args, limits)
 
-    def conditions(x0, args, limits):
-        return residual(problem, solved, x0, us, m, args, limits)
+    _, moved = jax.jvp(functools.partial(conditions, problem, sides, point), primals, tangents)
+    # as one vector, all of which depends on the tangents: a part that did not could not be transposed
+    right, unravel = ravel_pytree(jax.tree.map(jnp.negative, moved))
 
-    def derivative(s: Residual) -> Residual:  # of the conditions in (u, multipliers); the identity elsewhere
-        held = jax.tree.map(jnp.where, solved.free, s.u, jnp.zeros_like(s.u))
-        out: Residual = jax.jvp(lambda u, m: residual(problem, solved, x0, u, m, args, limits), (us, m), (held, s.c))[1]
-        c = None if solved.active is None or out.c is None or s.c is None else _where(solved.active, out.c, s.c)
-        return Residual(jax.tree.map(jnp.where, solved.free, out.u, s.u), c)
+    def derivative(s):
+        s = unravel(s)
+        inner = _taking_part(sides, s, jax.tree.map(jnp.zeros_like, s))
+        out = jax.jvp(lambda p: conditions(problem, sides, p, x0, args, limits), (point,), (inner,))[1]
+        return ravel_pytree(_taking_part(sides, out, s))[0]
 
-    _, moved = jax.jvp(conditions, primals, tangents)
-    right = jax.tree.map(jnp.negative, moved)
-    step = jax.lax.custom_linear_solve(
-        derivative, right, lambda _, b: solve_linear(problem, solved, x0, args, b), symmetric=True
-    )
+    def solve(_, b):
+        return ravel_pytree(solve_linear(problem, sides, point, args, unravel(b))[0])[0]
 
-    def outcome(x0, args, limits, us):
-        us = pinned(solved, us, limits)
-        at = problem.rollout(x0, len(us), lambda _, t: us[t], Data(args))
-        return at.xs, us, at.cost
-
-    _, (xs, us, cost) = jax.jvp(outcome, (*primals, us), (*tangents, step.u))
+    step = unravel(jax.lax.custom_linear_solve(derivative, right, solve, symmetric=True))
+    _, us = jax.jvp(lambda us, limits: pinned(sides, us, limits), (point.us, limits), (step.us, tangents[2]))
+    _, cost = jax.jvp(problem.objective, (point.xs, point.us, args), (step.xs, us, tangents[1]))
     still = jax.tree.map(_no_tangent, solution)
-    return replace(still, states=xs, actions=us, cost=cost, multipliers=step.c)
+    known = jnp.where(jnp.isfinite(solution.cost), 1.0, jnp.nan)  # nothing is, of what was not solved
+    moved = jax.tree.map(lambda a: known * a, (step.xs, us, cost, step.multipliers))
+    return replace(still, **dict(zip(("states", "actions", "cost", "multipliers"), moved, strict=True)))
 
 
 def _no_tangent(x):
