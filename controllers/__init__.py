@@ -11,8 +11,9 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # On a CPU, XLA compiles a loop whose body touches few bytes into one piece of machine code, and dispatches every
-# operation of a larger one by itself. Its limit of 1 kB leaves out a Riccati sweep of a cart-pole, which then takes
-# four times as long. XLA reads this when jax first compiles, and where it does not know the name it ignores it.
+# operation of a larger one by itself. Its limit of 1 kB leaves out the Riccati sweep of a cart-pole, which then takes
+# several times as long (benchmarks/ilqr.py prints it for a solve). XLA reads this when jax first compiles, and
+# ignores a name that it does not know.
 _LIMIT = "xla_cpu_small_while_loop_byte_threshold"
 _flags = os.environ.get("XLA_FLAGS", "")
 if "xla_backend_extra_options" not in _flags:

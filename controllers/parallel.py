@@ -1,7 +1,7 @@
 """Linear-quadratic control and linear roll-outs in a number of stages that grows with log T instead of T.
 
 For long horizons on a device with many cores: all of it together is more work than one sweep, so that on a CPU
-`controllers.lqr` is three to fifteen times faster. The problems are those of `controllers.lqr`; shapes as there.
+`controllers.lqr` is several times faster. The problems are those of `controllers.lqr`; shapes as there.
 """
 
 from __future__ import annotations

@@ -211,22 +211,29 @@ def test_polish_finishes_what_the_rounds_leave(solutions, references):
     np.testing.assert_allclose(rounds.violation, max(np.abs(equal).max(), below.max()), rtol=1e-9)
 
 
-def still(x, u, t):
-    return x
+def test_constraints_that_exclude_each_other_are_reported_and_leave_the_others_of_a_batch_alone():
+    """Minimise u^2 where p <= u <= q, for three pairs; only the second has no u. The worst violation is least at 0."""
+    between = Constraints(inequality=lambda x, u, t, pq: jnp.concatenate([pq[0] - u, u - pq[1]]))
 
+    def solve(pq):
+        return ilqr.solve(
+            lambda x, u, t, pq: x,
+            lambda x, u, t, pq: u @ u,
+            np.zeros(1),
+            np.full((2, 1), 0.3),
+            params=pq,
+            constraints=between,
+            options=Options(batching="lockstep"),
+        )
 
-def square(x, u, t):
-    return u @ u
-
-
-def test_constraints_that_exclude_each_other_are_reported_as_violated():
-    """u >= 1 and u <= -1; nothing is less violated than u = 0."""
-    excluding = Constraints(inequality=lambda _x, u, _t: jnp.concatenate([1.0 - u, u + 1.0]))
-    solution = ilqr.solve(still, square, np.zeros(1), np.full((2, 1), 0.3), constraints=excluding)
-    assert int(solution.status) == Status.CONSTRAINTS_VIOLATED
-    assert not solution.converged
-    np.testing.assert_allclose(solution.violation, 1.0, rtol=1e-3)
-    assert "constraints violated" in str(solution)
+    together = jax.jit(jax.vmap(solve))(np.array([[0.5, 2.0], [1.0, -1.0], [-2.0, -1.5]]))
+    assert together.converged.tolist() == [True, False, True]
+    assert int(together.status[1]) == Status.CONSTRAINTS_VIOLATED
+    np.testing.assert_allclose(together.violation, [0.0, 1.0, 0.0], atol=1e-3)
+    np.testing.assert_allclose(together.actions[::2, :, 0], [[0.5, 0.5], [-1.5, -1.5]], atol=1e-9)
+    np.testing.assert_allclose(together.multipliers.stage[0], [[1.0, 0.0]] * 2, atol=1e-9)  # 2 |u|
+    np.testing.assert_allclose(together.multipliers.stage[2], [[0.0, 3.0]] * 2, atol=1e-9)
+    assert "constraints violated" in str(jax.tree.map(lambda a: a[1], together))
 
 
 def test_float32_reaches_a_tolerance_that_it_can(solutions):
@@ -237,20 +244,6 @@ def test_float32_reaches_a_tolerance_that_it_can(solutions):
     assert solution.violation <= 1e-4
     np.testing.assert_allclose(solution.cost, solutions["two"].cost, rtol=1e-4)
     np.testing.assert_allclose(solution.actions, solutions["two"].actions, atol=2e-3)
-
-
-def test_vmap_over_start_states_is_the_same_as_one_by_one():
-    starts = X0 + np.array([[0.0, 0.0, 0.0, 0.0], [0.3, 0.2, 0.1, -0.3], [-0.3, -0.5, 0.4, 0.4]])
-    together = jax.jit(jax.vmap(lambda x0: solve("two", x0)))(starts)
-    for i, x0 in enumerate(starts):
-        alone = solve("two", x0)
-        assert together.converged[i]
-        for ours, theirs in zip(
-            jax.tree.leaves((together.actions, together.cost, together.multipliers)),
-            jax.tree.leaves((alone.actions, alone.cost, alone.multipliers)),
-            strict=True,
-        ):
-            np.testing.assert_allclose(ours[i], theirs, atol=1e-8)
 
 
 @pytest.mark.parametrize(

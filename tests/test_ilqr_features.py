@@ -425,7 +425,9 @@ def test_wrong_arguments_are_refused_before_anything_is_compiled(changed, messag
     assert "XLA compilation" not in caplog.text
 
 
-def test_limits_are_refused_with_parallel_in_time():
+def test_what_parallel_in_time_cannot_do_is_refused():
+    with pytest.raises(ValueError, match='regularization_type must be "control" with parallel_in_time'):
+        Options(parallel_in_time=True, regularization_type="state")
     with pytest.raises(ValueError, match="limits must be None with parallel_in_time"):
         ilqr.solve(pendulum, cost, HANGING, PUSH, limits=(-1.0, 1.0), options=Options(parallel_in_time=True))
 
@@ -451,5 +453,3 @@ def test_limits_are_refused_with_parallel_in_time():
 def test_impossible_settings_are_refused(setting, value):
     with pytest.raises(ValueError, match=f"^{setting} must be .*, not {value!r}"):
         Options(**{setting: value})
-    with pytest.raises(ValueError, match='regularization_type must be "control" with parallel_in_time'):
-        Options(parallel_in_time=True, regularization_type="state")
