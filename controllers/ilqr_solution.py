@@ -115,6 +115,8 @@ class Options:
                 raise ValueError(f"{name} must be {right}, not {getattr(self, name)!r}")
         if self.parallel_in_time and self.regularization_type == "state":
             raise ValueError('regularization_type must be "control" with parallel_in_time, not "state"')
+        if self.parallel_in_time and self.method == "ddp":
+            raise ValueError('method must be "ilqr" with parallel_in_time, not "ddp"')
 
 
 @jax.tree_util.register_dataclass

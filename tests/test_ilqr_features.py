@@ -428,6 +428,8 @@ def test_wrong_arguments_are_refused_before_anything_is_compiled(changed, messag
 def test_what_parallel_in_time_cannot_do_is_refused():
     with pytest.raises(ValueError, match='regularization_type must be "control" with parallel_in_time'):
         Options(parallel_in_time=True, regularization_type="state")
+    with pytest.raises(ValueError, match='method must be "ilqr" with parallel_in_time, not "ddp"'):
+        Options(parallel_in_time=True, method="ddp")
     with pytest.raises(ValueError, match="limits must be None with parallel_in_time"):
         ilqr.solve(pendulum, cost, HANGING, PUSH, limits=(-1.0, 1.0), options=Options(parallel_in_time=True))
 

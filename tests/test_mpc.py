@@ -68,7 +68,7 @@ def test_every_step_is_the_same_program(regulator):
 
 
 def test_warm_start_follows_the_old_feedback():
-    """From another state the old actions alone mean nothing on a plant this unstable: they cost hundreds of times more."""
+    """On a plant this unstable the old actions mean nothing from another state: they cost hundreds of times more."""
     plan = mpc.start(mpc.Problem(unstable, quadratic), np.array([0.5, 0.0]), np.zeros((60, 1)))
     x = plan.xs[1] + np.array([0.1, 0.3])
     frozen = mpc.Problem(
