@@ -46,7 +46,7 @@ rng = np.random.default_rng(0)
 def plant(x, u, t):
     """What really happens."""
     push = rng.normal(size=4) * np.array([0.0, 0.0, 0.02, 0.05])
-    push += np.array([0.0, 0.0, 0.0, 3.0]) * (t == 125)  # rad/s
+    push += np.array([0.0, 0.0, 0.0, 2.0]) * (t == 125)  # rad/s
     return heavier(x, u) + push
 
 
