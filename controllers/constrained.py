@@ -71,11 +71,12 @@ def solve(problem: Problem, opts: Options, x0, us, xs, args: tuple, limits) -> S
         trace=jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), first.trace),
     )
     begin = Round(first, jnp.full((), opts.penalty, us.dtype), jnp.array(0))
-    solution = jax.lax.while_loop(running, another, begin).solution
+    solution, penalty, _ = jax.lax.while_loop(running, another, begin)
     if opts.polish:
         solution = polish(problem, opts, x0, solution, equal, args, limits)
     unmet = solution.converged & (solution.violation > opts.constraint_tolerance)
-    return dataclasses.replace(solution, status=jnp.where(unmet, Status.CONSTRAINTS_VIOLATED, solution.status))
+    ended = jnp.where(penalty >= opts.penalty_max, Status.CONSTRAINTS_VIOLATED, Status.ITERATION_LIMIT)
+    return dataclasses.replace(solution, status=jnp.where(unmet, ended, solution.status))
 
 
 class Polished(NamedTuple):
@@ -111,11 +112,12 @@ def polish(problem: Problem, opts: Options, x0, solution: Solution, equal, args:
         new = Polished(to.xs, to.us, K, m)
         (size, violation), (new_size, new_violation) = short(at), short(new)
         better = (new_size < size) & (new_violation <= violation) & finite(new)
-        return jax.tree.map(functools.partial(jnp.where, better), new, at), better, count + 1
+        return jax.tree.map(functools.partial(jnp.where, better), new, at), better, count + better
 
     start = Polished(solution.states, solution.actions, solution.K, solution.multipliers)
-    going = solution.converged & (solution.gap == 0.0)
-    at, _, _ = jax.lax.while_loop(lambda c: c[1] & (c[2] < opts.polish), step, (start, going, jnp.array(0)))
+    at, _, steps = jax.lax.while_loop(
+        lambda c: c[1] & (c[2] < opts.polish), step, (start, solution.converged, jnp.array(0))
+    )
     point, sides = optimality.locate(problem, at.xs, at.us, at.K, at.multipliers, args, limits)
     gap = optimality.conditions(problem, sides, point, x0, args, limits)
     return dataclasses.replace(
@@ -126,6 +128,7 @@ def polish(problem: Problem, opts: Options, x0, solution: Solution, equal, args:
         cost=problem.objective(at.xs, at.us, args),
         violation=_violation(problem, at.xs, at.us, equal, args),
         gradient_norm=jnp.abs(gap.us).max(),
+        gap=jnp.where(steps > 0, 0.0, solution.gap),
     )
 
 

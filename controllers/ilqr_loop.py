@@ -149,13 +149,14 @@ def iterate(run: Run, state: State) -> State:
     at = jax.tree.map(functools.partial(jnp.where, accepted), step.to, state.at)
     expansion = jax.lax.cond(accepted, lambda: run.expand(at, back.solution.controller.K), lambda: state.expansion)
 
-    # After a rejection the steps are short because of the regularisation: that they gain little shows nothing.
+    # Where regularisation makes steps short, that they gain little shows nothing.
+    plain = ~state.rejected & (back.damping.value <= opts.regularization_min)
     promised = back.decrease(1.0) + price * jnp.abs(state.at.gaps).sum()
     gain = jnp.maximum(promised, jnp.where(accepted, step.actual, 0.0))
-    stalled = (gain <= tolerance(opts.cost_tolerance, at.cost, run.floor)) & ~state.rejected
+    stalled = (gain <= tolerance(opts.cost_tolerance, at.cost, run.floor)) & plain
     change = jnp.abs(step.to.us - state.at.us).max()
     short = change <= relative(opts.step_tolerance, at.us) * jnp.abs(at.us).max()
-    short = short & accepted & (step.alpha == 1.0) & ~state.rejected
+    short = short & accepted & (step.alpha == 1.0) & plain
     status = appraise(run, at, expansion, stalled, short)
     exhausted = ~accepted & (back.damping.value >= opts.regularization_max) & (status == Status.ITERATION_LIMIT)
     status = jnp.where(exhausted, Status.LINE_SEARCH_FAILED, status)
@@ -219,7 +220,7 @@ def sweep(run: Run, at: Trajectory, expansion: Expansion, damping: Damping, curv
             dx = parallel.rollout(closed, dynamics.c + jnp.einsum("txu,tu->tx", dynamics.B, k), x0)
             return Sweep(damping, curved, solution, dx, jnp.einsum("tux,tx->tu", K, dx[:-1]) + k)
         D = damping_rows(dynamics, damping.value, opts.regularization_type)
-        second = None if expansion.second is None else curved * expansion.second
+        second = None if expansion.second is None else share(curved, expansion.second)
         return Sweep(damping, curved, lqr.backward_pass(dynamics, cost, damping=D, bounds=bounds, second=second))
 
     def unfinished(carry):
@@ -237,6 +238,11 @@ def sweep(run: Run, at: Trajectory, expansion: Expansion, damping: Damping, curv
     # starting from nothing, the attempt is compiled once
     blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(attempt, damping, curved))
     return jax.lax.while_loop(unfinished, again, (jnp.array(True), blank._replace(damping=damping, curved=curved)))[1]
+
+
+def share(part: Float[Array, ""], second: Float[Array, "T nx nz nz"]) -> Float[Array, "T nx nz nz"]:
+    """A part of the second derivatives; none is zero, also where they are not finite."""
+    return jnp.where(part > 0.0, part * second, jnp.zeros_like(second))
 
 
 def damping_rows(dynamics, value, kind: str) -> Float[Array, "T nu nz"]:

@@ -124,7 +124,7 @@ class Options:
 class Trace:
     """One entry an iteration, and NaN after the last; I = max_iterations."""
 
-    cost: Float[Array, " I"]  # J before the iteration
+    cost: Float[Array, " I"]  # J before the iteration, with constraints the augmented Lagrangian
     gradient_norm: Float[Array, " I"]  # max |dJ/dk| before the iteration, along the feedback of the one before
     regularization: Float[Array, " I"]  # that the step was computed with
     step_size: Float[Array, " I"]  # alpha of the accepted step; 0 where every alpha was rejected
@@ -141,17 +141,18 @@ class Trace:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solution:
-    """A trajectory and feedback around it; never worse than the initial one, if that was a trajectory too.
+    """A trajectory and feedback around it. Without constraints it is never worse than an initial one without gaps.
 
     The feedback is optimal for the expansion that the method works with; where the dynamics are nonlinear, the
     true optimum also depends on their second derivatives ("ddp"). Where states or actions are pytrees, K, chol
-    and gradients are for their leaves, flattened and joined in the order of `jax.tree.leaves`.
+    and gradients are for their leaves, flattened and joined in the order of `jax.tree.leaves`. With constraints, K and
+    chol belong to the augmented Lagrangian of the last round, whose penalty holds states near active constraints.
     """
 
     states: Any  # T+1 nx, or a pytree with leading T+1
     actions: Any  # T nu, or a pytree with leading T
     K: Float[Array, "T nu nx"]  # gains around this trajectory; zero for an action at its limit
-    chol: Float[Array, "T nu nu"]  # lower triangular, chol chol' = (Q_uu + regularization I)^-1 on the free actions
+    chol: Float[Array, "T nu nu"]  # lower triangular, chol chol' = (Q_uu + damping)^-1 on the free actions
     cost: Float[Array, ""]  # J, in task units
     gradient_norm: Float[Array, ""]  # max |dJ/dk| along the feedback, where the limits leave u free
     regularization: Float[Array, ""]  # of K and chol: zero if each Q_uu is positive definite, else the least that helps
@@ -181,6 +182,10 @@ class Solution:
 
     def __getitem__(self, i) -> Solution:
         """Of a batch of solutions, one, or a part."""
+        if np.ndim(self.status) == 0:
+            raise TypeError("this is one solution, not a batch")
+        if isinstance(i, int) and not -len(self.status) <= i < len(self.status):  # jax would take the nearest
+            raise IndexError(f"there are {len(self.status)} solutions, so none has the index {i}")
         return jax.tree.map(lambda a: a[i], self)
 
     def __str__(self):

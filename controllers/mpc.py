@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 class Problem:
     """What is solved at every step, over a horizon that starts now; functions as for `ilqr.solve`.
 
-    Their t counts from now: what changes from step to step, such as a reference, goes into `params`.
+    Their t counts from now: what changes from step to step, such as a reference, goes into `params`. States and
+    actions are flat arrays. There are no general constraints: a few iterations a step could not make them hold.
     """
 
     dynamics: Callable[..., Any]
     cost: Callable[..., Any]
     final_cost: Callable[..., Any] | None = None  # of the state at the end of the horizon
-    constraints: ilqr.Constraints | None = None
     limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # lowest and highest action, nu numbers each
     iterations: int = 2  # of iLQR per step
     options: ilqr.Options | None = None  # of the first solve, and of the steps but for their iterations
@@ -47,6 +47,8 @@ class Problem:
             if len(self.limits) != 2:
                 raise ValueError(f"limits must be a pair (low, high), not {self.limits!r}")
             low, high = (tuple(np.asarray(limit, float).ravel().tolist()) for limit in self.limits)
+            if len(low) != len(high) or not all(a <= b for a, b in zip(low, high, strict=True)):
+                raise ValueError(f"limits must have low <= high for each action, not {low} and {high}")
             object.__setattr__(self, "limits", (low, high))
 
 
@@ -69,6 +71,9 @@ def start(problem: Problem, x0: Float[Array, " nx"], us: Float[Array, "T nu"], p
     Errors:
         ValueError as `ilqr.solve`.
     """
+    for name, numbers in (("x0", x0), ("us", us)):
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{name} must be finite: it holds NaN or infinity")
     return _plan(problem, problem.options or ilqr.Options(), x0, us, params)
 
 
@@ -87,8 +92,9 @@ def _step(problem: Problem, plan: Plan, x, params) -> Plan:
     limits = None if problem.limits is None else jnp.array(problem.limits, plan.us.dtype)
 
     def follow(x, old):
-        u, x_old, K, t = old
-        u = u + K @ (x - x_old)
+        u_old, x_old, K, t = old
+        u = u_old + K @ (x - x_old)
+        u = jnp.where(jnp.isfinite(u), u, u_old)  # a measurement or a plan that failed does not outlast its step
         u = u if limits is None else jnp.clip(u, limits[0], limits[1])
         return problem.dynamics(x, u, t, *args), u
 
@@ -117,7 +123,7 @@ def simulate(
     xs, us, seconds = [plan.xs[0]], [], []
     for t in range(steps):
         us.append(plan.action)
-        xs.append(jnp.asarray(model(xs[-1], us[-1], t), xs[0].dtype))
+        xs.append(jax.block_until_ready(jnp.asarray(model(xs[-1], us[-1], t), xs[0].dtype)))
         began = time.perf_counter()
         plan = jax.block_until_ready(step(problem, plan, xs[-1], params))
         seconds.append(time.perf_counter() - began)
@@ -140,7 +146,6 @@ def _plan(problem: Problem, options: ilqr.Options, x, us, params) -> Plan:
         final_cost=problem.final_cost,
         params=params,
         limits=None if problem.limits is None else (jnp.array(problem.limits[0]), jnp.array(problem.limits[1])),
-        constraints=problem.constraints,
         options=options,
     )
     return Plan(

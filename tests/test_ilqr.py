@@ -295,6 +295,41 @@ def test_step_out_of_the_domain_of_the_cost_is_rejected():
     np.testing.assert_allclose(solution.actions, 0.75, atol=1e-6)
 
 
+def test_small_steps_of_heavy_regularization_are_no_convergence():
+    solution = ilqr.solve(
+        *CASES["car"][:2], *CASES["car"][3:], final_cost=car_final, options=Options(regularization=1e9)
+    )
+    best = park(*CASES["car"][3:])
+    assert solution.converged
+    np.testing.assert_allclose(solution.cost, best.cost, rtol=1e-6)
+
+
+def test_ddp_goes_on_without_second_derivatives_that_are_not_finite():
+    def drag(x, u, t):  # its second derivative in the speed is infinite at rest
+        return x + 0.1 * jnp.stack([x[1], u[0] - jnp.abs(x[1]) ** 1.5 * jnp.sign(x[1])])
+
+    def cost(x, u, t):
+        return 0.1 * ((x[0] - 1.0) ** 2 + 0.1 * u[0] ** 2)
+
+    plain, curved = (
+        ilqr.solve(drag, cost, np.zeros(2), np.zeros((15, 1)), options=Options(method=method, ddp_switch=1.0))
+        for method in ("ilqr", "ddp")
+    )
+    assert curved.converged
+    np.testing.assert_allclose(curved.cost, plain.cost, rtol=1e-6)
+
+
+def test_one_of_a_batch_is_picked_and_no_other():
+    starts = HANGING + np.array([[0.0, 0.0], [0.4, -1.0]])
+    together = jax.vmap(swing_up, in_axes=(0, None))(starts, PUSH)
+    np.testing.assert_array_equal(together[1].actions, together.actions[1])
+    assert [str(one) for one in together] == [str(together[0]), str(together[1])]
+    with pytest.raises(IndexError, match="there are 2 solutions"):
+        together[2]
+    with pytest.raises(TypeError, match="one solution"):
+        together[0][0]
+
+
 def test_minimum_of_zero_cost_is_recognised_in_spite_of_rounding():
     mix = np.random.default_rng(0).normal(size=(3, 3))
     actions = np.zeros((2, 3))

@@ -211,6 +211,12 @@ def test_polish_finishes_what_the_rounds_leave(solutions, references):
     np.testing.assert_allclose(rounds.violation, max(np.abs(equal).max(), below.max()), rtol=1e-9)
 
 
+def test_too_few_rounds_are_no_verdict_on_the_constraints():
+    solution = solve("two", options=dataclasses.replace(TIGHT, rounds=1, polish=0))
+    assert solution.violation > TIGHT.constraint_tolerance
+    assert int(solution.status) == Status.ITERATION_LIMIT
+
+
 def test_constraints_that_exclude_each_other_are_reported_and_leave_the_others_of_a_batch_alone():
     """Minimise u^2 where p <= u <= q, for three pairs; only the second has no u. The worst violation is least at 0."""
     between = Constraints(inequality=lambda x, u, t, pq: jnp.concatenate([pq[0] - u, u - pq[1]]))

@@ -121,7 +121,21 @@ def test_params_move_the_target_without_compiling_again():
     np.testing.assert_allclose(there.us, -plan.us, atol=1e-8)  # the problem mirrored
 
 
-@pytest.mark.parametrize(("setting", "value"), [("iterations", 0), ("limits", ((1.0,),))])
+def test_a_failed_measurement_does_not_outlast_its_step(regulator):
+    plan = mpc.start(regulator, np.array([1.0, 0.0]), np.zeros((12, 1)))
+    lost = mpc.step(regulator, plan, np.array([np.nan, 0.0]))
+    assert lost.status == ilqr.Status.NON_FINITE
+    found = mpc.step(regulator, lost, np.array([0.7, -0.4]))
+    scratch = ilqr.solve(linear, quadratic, np.array([0.7, -0.4]), np.zeros((12, 1)), final_cost=quadratic_end)
+    np.testing.assert_allclose(found.us, scratch.actions, atol=1e-10)
+
+
+def test_start_from_nowhere_is_refused(regulator):
+    with pytest.raises(ValueError, match="x0 must be finite"):
+        mpc.start(regulator, np.array([np.nan, 0.0]), np.zeros((12, 1)))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("iterations", 0), ("limits", ((1.0,),)), ("limits", ((1.0,), (0.0,)))])
 def test_impossible_settings_are_refused(setting, value):
     with pytest.raises(ValueError, match=setting):
         mpc.Problem(linear, quadratic, **{setting: value})
