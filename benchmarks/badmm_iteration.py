@@ -13,19 +13,17 @@ import argparse
 import dataclasses
 import datetime
 import functools
-import os
 import platform
 import statistics
 import sys
-import time
 from importlib.metadata import version
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import machine, measure
 
 from controllers import trust_region
 from gps.guider import update
@@ -83,13 +81,6 @@ def roll_out(task: Any, state: Any, iteration: int) -> Samples:
     xs, us = (jnp.asarray(np.stack(a, axis=2), jnp.float32) for a in (xs, us))
     costs = jax.vmap(jax.vmap(lambda x, u, c: episode_cost(task, x, u, c), (0, 0, None)))(xs, us, task.train_contexts)
     return Samples(xs, us, xs[:, :, :-1], costs, jnp.ones((M, N)))
-
-
-def measure(function: Any, *inputs: Any) -> tuple[float, float, Any]:
-    """Wall and CPU seconds (of all threads) of one call, and its result."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = jax.block_until_ready(function(*inputs))
-    return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
 class Row:
@@ -155,15 +146,6 @@ def main() -> None:
     for what, times in REFERENCE.items():
         print(f"| reference: {what} | - | - | - | - | {times} |")
     print(f"\nReference: {SOURCE}")
-
-
-def machine() -> str:
-    """Processor, cores and load."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"Machine: {(names or [platform.processor()])[0]}, {os.cpu_count()} cores, load {load}"
 
 
 if __name__ == "__main__":

@@ -143,14 +143,17 @@ def _judged(problem: Problem, found: Solution, equal, multipliers: Multipliers, 
     return dataclasses.replace(
         found,
         cost=problem.objective(xs, us, args),
-        violation=_violation(problem, xs, us, equal, args),
+        violation=_largest_violation(values, equal),
         multipliers=jax.tree.map(follow, multipliers, values, equal),
     )
 
 
 def _violation(problem: Problem, xs, us, equal: Multipliers, args: tuple) -> Float[Array, ""]:
-    """The largest."""
-    values = optimality.violations(problem, xs, us, args)
+    """The largest along a trajectory."""
+    return _largest_violation(optimality.violations(problem, xs, us, args), equal)
+
+
+def _largest_violation(values: Multipliers, equal: Multipliers) -> Float[Array, ""]:
     return _largest(jax.tree.map(lambda c, eq: jnp.where(eq, c, jnp.maximum(c, 0.0)), values, equal))
 
 

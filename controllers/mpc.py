@@ -71,9 +71,6 @@ def start(problem: Problem, x0: Float[Array, " nx"], us: Float[Array, "T nu"], p
     Errors:
         ValueError as `ilqr.solve`.
     """
-    for name, numbers in (("x0", x0), ("us", us)):
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"{name} must be finite: it holds NaN or infinity")
     return _plan(problem, problem.options or ilqr.Options(), x0, us, params)
 
 
@@ -136,7 +133,6 @@ def latency(seconds: Float[np.ndarray, " steps"]) -> dict[str, float]:
     return {"p50": float(p50), "p90": float(p90), "p99": float(p99), "max": float(worst)}
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _plan(problem: Problem, options: ilqr.Options, x, us, params) -> Plan:
     solution = ilqr.solve(
         problem.dynamics,

@@ -267,3 +267,14 @@ def windowed_regression(xs, us, std, window, strength):
         covs.append(left.T @ left / len(x) + np.diag(std**2))
     K = np.stack(Ks)
     return K, mean_u - np.einsum("tux,tx->tu", K, mean_x), np.stack(covs)
+
+
+def badly_scaled_problem(seed, drift=1.0):
+    """100 steps of a slightly unstable oscillator with weights from 1e-3 to 1e3; `drift` scales the affine term."""
+    problem = random_problem(seed, T=100)
+    _, B, c, noise = problem.dynamics
+    A = 1.01 * np.array([[np.cos(0.3), np.sin(0.3), 0.1], [-np.sin(0.3), np.cos(0.3), 0.0], [0.0, 0.2, 0.9]])
+    scale = np.diag(np.sqrt([1e3, 1.0, 1e-3, 1e-3, 1e2]))
+    H, g, *rest = problem.cost
+    dynamics, cost = (np.tile(A, (100, 1, 1)), B, drift * c, noise), (scale @ H @ scale, g @ scale, *rest)
+    return problem._replace(dynamics=dynamics, cost=cost)

@@ -205,20 +205,8 @@ def test_inverse_factor_of_what_has_none_is_nan(diagonal):
     assert np.isnan(factor[np.tril_indices(3)]).all()
 
 
-def long_problem():
-    """100 steps with a slightly unstable oscillator and weights from 1e-3 to 1e3."""
-    problem = oracles.random_problem(11, T=100)
-    _, B, c, noise = problem.dynamics
-    A = 1.01 * np.array([[np.cos(0.3), np.sin(0.3), 0.1], [-np.sin(0.3), np.cos(0.3), 0.0], [0.0, 0.2, 0.9]])
-    scale = np.diag(np.sqrt([1e3, 1.0, 1e-3, 1e-3, 1e2]))
-    H, g, *rest = problem.cost
-    return problem._replace(
-        dynamics=(np.tile(A, (100, 1, 1)), B, 0.1 * c, noise), cost=(scale @ H @ scale, g @ scale, *rest)
-    )
-
-
 def test_long_ill_conditioned_horizon_is_sound_in_float32():
-    problem = long_problem()
+    problem = oracles.badly_scaled_problem(11)
     exact = solve(problem)
     with jax.enable_x64(False):
         single = solve(problem)

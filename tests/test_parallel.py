@@ -134,22 +134,10 @@ def test_bad_member_of_a_batch_leaves_the_others_alone():
         assert_same(jax.tree.map(lambda leaf, i=i: leaf[i], batch), sweep(*arrays(problems[i])))
 
 
-def cheap_actions():
-    """100 steps of a slightly unstable oscillator, with weights from 1e-3 on an action to 1e3 on a state."""
-    problem = oracles.random_problem(9, T=100)
-    _, B, c, cov = problem.dynamics
-    A = 1.01 * np.array([[np.cos(0.3), np.sin(0.3), 0.1], [-np.sin(0.3), np.cos(0.3), 0.0], [0.0, 0.2, 0.9]])
-    scale = np.diag(np.sqrt([1e3, 1.0, 1e-3, 1e-3, 1e2]))
-    H, g, *rest = problem.cost
-    return problem._replace(
-        dynamics=(np.tile(A, (100, 1, 1)), B, 0.1 * c, cov), cost=(scale @ H @ scale, g @ scale, *rest)
-    )
-
-
 @pytest.mark.parametrize("final", [1.0, 0.0, 1e4])
 def test_cheap_actions_are_sound_in_float32(final):
     """Also where the terminal cost, which the guess starts from, is nothing like the cost to go."""
-    problem = cheap_actions()
+    problem = oracles.badly_scaled_problem(9, drift=0.1)
     H_final, *rest = problem.cost[3:]
     problem = problem._replace(cost=(*problem.cost[:3], final * H_final, *rest))
     exact = sweep(*arrays(problem))
