@@ -213,12 +213,7 @@ def sweep(run: Run, at: Trajectory, expansion: Expansion, damping: Damping, curv
 
     def attempt(damping: Damping, curved) -> Sweep:
         if opts.parallel_in_time:
-            solution = parallel.backward_pass(dynamics, cost, regularization=damping.value)
-            K, k = solution.controller.K, solution.controller.k
-            x0 = jnp.zeros_like(dynamics.c[0])
-            closed = dynamics.A + dynamics.B @ K
-            dx = parallel.rollout(closed, dynamics.c + jnp.einsum("txu,tu->tx", dynamics.B, k), x0)
-            return Sweep(damping, curved, solution, dx, jnp.einsum("tux,tx->tu", K, dx[:-1]) + k)
+            return Sweep(damping, curved, parallel.backward_pass(dynamics, cost, regularization=damping.value))
         D = damping_rows(dynamics, damping.value, opts.regularization_type)
         second = None if expansion.second is None else share(curved, expansion.second)
         return Sweep(damping, curved, lqr.backward_pass(dynamics, cost, damping=D, bounds=bounds, second=second))
@@ -237,7 +232,12 @@ def sweep(run: Run, at: Trajectory, expansion: Expansion, damping: Damping, curv
 
     # starting from nothing, the attempt is compiled once
     blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(attempt, damping, curved))
-    return jax.lax.while_loop(unfinished, again, (jnp.array(True), blank._replace(damping=damping, curved=curved)))[1]
+    first = (jnp.array(True), blank._replace(damping=damping, curved=curved))
+    last = jax.lax.while_loop(unfinished, again, first)[1]
+    if not opts.parallel_in_time:
+        return last
+    dx, du = parallel.full_step(dynamics, last.solution.controller)
+    return last._replace(dx=dx, du=du)
 
 
 def share(part: Float[Array, ""], second: Float[Array, "T nx nz nz"]) -> Float[Array, "T nx nz nz"]:

@@ -32,6 +32,11 @@ class Dynamics:
         return self.step(*args)
 
 
+def jacobian(dynamics: Callable[..., Any]) -> Callable[..., Any]:
+    """The function (dx'/dx, dx'/du) of x, u, t, ...: its own, or by forward-mode differentiation."""
+    return dynamics.jacobian if isinstance(dynamics, Dynamics) else jax.jacfwd(dynamics, argnums=(0, 1))
+
+
 @dataclass(frozen=True)
 class Constraints:
     """Functions that have to be zero, or zero and below, component by component.
@@ -155,12 +160,8 @@ class Problem:
     def linearize(self, at: Trajectory, args: tuple) -> LinearDynamics:
         """Dynamics to first order, in deviations."""
 
-        def jacobian(x, u, t):
-            if isinstance(self.dynamics, Dynamics):
-                return self.dynamics.jacobian(x, u, t, *args)
-            return jax.jacfwd(self.dynamics, argnums=(0, 1))(x, u, t, *args)
-
-        A, B = jax.vmap(jacobian)(at.xs[:-1], at.us, jnp.arange(len(at.us)))
+        local = jacobian(self.dynamics)
+        A, B = jax.vmap(lambda x, u, t: local(x, u, t, *args))(at.xs[:-1], at.us, jnp.arange(len(at.us)))
         return LinearDynamics(A, B, at.gaps, jnp.zeros_like(A))
 
     def expand(self, at: Trajectory, K: Array, data: Data, hessian: str, second: bool, associative: bool) -> Expansion:

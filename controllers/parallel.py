@@ -195,11 +195,17 @@ def _closed(dynamics: LinearDynamics, controller: LinearGaussian) -> tuple[Array
     return jax.lax.scan(step, start, (closed, drift, dynamics.B @ controller.chol))[0]
 
 
-def _change(dynamics: LinearDynamics, cost: QuadraticCost, controller: LinearGaussian) -> tuple[Array, Array]:
-    """Slope and curvature of `lqr.LqrSolution`: the cost along the whole step, from x[0] = 0."""
+def full_step(dynamics: LinearDynamics, controller: LinearGaussian) -> tuple[Array, Array]:
+    """States (T+1 nx) and actions (T nu) of the controller's mean on the linear model, from x[0] = 0."""
     drift = jnp.einsum("txu,tu->tx", dynamics.B, controller.k) + dynamics.c
     xs = rollout(dynamics.A + dynamics.B @ controller.K, drift, jnp.zeros_like(drift[0]))
-    z, end = jnp.concatenate([xs[:-1], controller.means(xs[:-1])], axis=1), xs[-1]
+    return xs, controller.means(xs[:-1])
+
+
+def _change(dynamics: LinearDynamics, cost: QuadraticCost, controller: LinearGaussian) -> tuple[Array, Array]:
+    """Slope and curvature of `lqr.LqrSolution`: the cost along the whole step, from x[0] = 0."""
+    xs, us = full_step(dynamics, controller)
+    z, end = jnp.concatenate([xs[:-1], us], axis=1), xs[-1]
     slope = (cost.g * z).sum() + cost.g_final @ end
     return slope, jnp.einsum("ti,tij,tj->", z, cost.H, z) + end @ cost.H_final @ end
 

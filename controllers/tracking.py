@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from controllers import lqr
-from controllers.ilqr_problem import Dynamics
+from controllers.ilqr_problem import jacobian
 from controllers.types import LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ def track(
 @functools.partial(jax.jit, static_argnums=0)
 def _track(dynamics, xs, us, Q, R, Q_final, temperature) -> Tracker:
     (T, nu), nx = us.shape, xs.shape[1]
-    jacobian = dynamics.jacobian if isinstance(dynamics, Dynamics) else jax.jacfwd(dynamics, argnums=(0, 1))
     along = xs[:-1], us, jnp.arange(T)
-    A, B = jax.vmap(jacobian)(*along)
+    A, B = jax.vmap(jacobian(dynamics))(*along)
     model = LinearDynamics(A, B, jax.vmap(dynamics)(*along) - xs[1:], jnp.zeros_like(A))
     zeros = jnp.zeros((T, nx + nu), A.dtype)
     H = jnp.zeros((T, nx + nu, nx + nu), A.dtype).at[:, :nx, :nx].set(Q).at[:, nx:, nx:].set(R)
