@@ -162,11 +162,8 @@ def _closes_over_a_tracer(problem: Problem, x, u, args: tuple) -> bool:
     Errors:
         ValueError where that is being differentiated: derivatives are taken in x0, params and limits alone.
     """
-    stage, final = (x, u, jnp.array(0), *args), (x, *args)
-    c = problem.constraints or Constraints()
-    functions = [(f, stage) for f in (problem.dynamics, problem.cost, c.equality, c.inequality) if f is not None]
-    functions += [(f, final) for f in (problem.final_cost, c.final_equality, c.final_inequality) if f is not None]
-    constants = [constant for f, given in functions for constant in jax.make_jaxpr(f)(*given).consts]
+    parts = _functions(problem, x, u, args)
+    constants = [constant for _, function, given, _ in parts for constant in jax.make_jaxpr(function)(*given).consts]
     if any(type(constant).__name__ in ("JVPTracer", "LinearizeTracer") for constant in constants):
         raise ValueError("a function closes over a value that is being differentiated: pass it as params instead")
     return any(isinstance(constant, jax.core.Tracer) for constant in constants)
@@ -265,21 +262,25 @@ def _on_flat(problem: Problem, X: Structure, U: Structure) -> Problem:
     return Problem(wrap(problem.dynamics, returns_state=True), wrap(problem.cost), wrap(problem.final_cost, None), c)
 
 
-def _check_functions(problem: Problem, x: Float[Array, " nx"], u: Float[Array, " nu"], args: tuple) -> None:
-    """Raise ValueError where a function returns something of a wrong shape or type."""
+def _functions(problem: Problem, x: Float[Array, " nx"], u: Float[Array, " nu"], args: tuple) -> list[tuple]:
+    """Name, function, arguments and what it must return (None: any vector) of all that the problem has."""
     scalar = jax.ShapeDtypeStruct((), x.dtype)
-    stage, final, c = (x, u, jnp.array(0), *args), (x, *args), problem.constraints
-    for name, function, given, right in (
+    stage, final, c = (x, u, jnp.array(0), *args), (x, *args), problem.constraints or Constraints()
+    parts = [
         ("dynamics", problem.dynamics, stage, x),
         ("cost", problem.cost, stage, scalar),
         ("final_cost", problem.final_cost, final, scalar),
-        ("equality", c and c.equality, stage, None),
-        ("inequality", c and c.inequality, stage, None),
-        ("final_equality", c and c.final_equality, final, None),
-        ("final_inequality", c and c.final_inequality, final, None),
-    ):
-        if function is None:
-            continue
+        ("equality", c.equality, stage, None),
+        ("inequality", c.inequality, stage, None),
+        ("final_equality", c.final_equality, final, None),
+        ("final_inequality", c.final_inequality, final, None),
+    ]
+    return [part for part in parts if part[1] is not None]
+
+
+def _check_functions(problem: Problem, x: Float[Array, " nx"], u: Float[Array, " nu"], args: tuple) -> None:
+    """Raise ValueError where a function returns something of a wrong shape or type."""
+    for name, function, given, right in _functions(problem, x, u, args):
         out = jax.eval_shape(function, *given)
         said = f"{out.dtype} of shape {out.shape}" if hasattr(out, "shape") else f"a {type(out).__name__}"
         wanted = f"{x.dtype} of shape {right.shape}" if right is not None else f"{x.dtype} of shape (n,)"
