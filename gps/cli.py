@@ -1,18 +1,18 @@
-"""The command line: `gps train`, `gps evaluate`, `gps plot`, `gps list`."""
+"""The command line: `gps train`, `gps compare`, `gps evaluate`, `gps plot`, `gps list`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gps
 from gps import config
 from gps.checkpoint import CheckpointError
 from gps.experiment import GUIDERS, TASKS, Experiment, RunSettings
 from gps.guider import DivergedError
+from gps.resume import flat, resumed
 from gps.run import RunError, RunFolder
 
 _EXPECTED = (config.SettingsError, RunError, CheckpointError, DivergedError, OSError)
@@ -27,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gps: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "; gps train --resume goes on from the last checkpoint" if options.command is _train else ""
-        print(f"gps: stopped{again}", file=sys.stderr)
+        print(f"gps: stopped{_GO_ON.get(options.command, '')}", file=sys.stderr)
         return 130
 
 
@@ -44,7 +43,7 @@ def _train(options: argparse.Namespace) -> int:
     run = experiment.run
     path = Path(options.out or f"runs/{run.task}-{run.guider}-seed{run.seed}")
     if options.resume and (path / "config.toml").exists():
-        folder = _resumed(path, asked)
+        folder = resumed(path, asked)
     else:
         experiment.build()  # impossible combinations are found before the folder is made
         folder = RunFolder.create(path, experiment.to_dict())
@@ -53,45 +52,49 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resumed(path: Path, asked: dict[str, Any]) -> RunFolder:
-    """The run at `path`; more iterations may be asked for, but no other setting may differ from its own."""
-    folder = RunFolder.open(path)
-    own = Experiment.resolve(folder.settings)
-    before = _flat(own.to_dict())
-    changes = {name: value for name, value in _flat(asked).items() if value != before.get(name)}
-    iterations = changes.pop("run.iterations", own.run.iterations)
-    for name, value in changes.items():
-        raise config.SettingsError(f"{path} is a run with {name} = {before[name]}, not {value}; use a new --out")
-    if iterations < own.run.iterations:
-        raise config.SettingsError(
-            f"{path} is a run of {own.run.iterations} iterations: ask for more, not {iterations}"
-        )
-    if iterations > own.run.iterations:
-        config.write(path / "config.toml", config.override(folder.settings, [f"run.iterations={iterations}"]))
-        folder = RunFolder.open(path)
-    return folder
+def _compare(options: argparse.Namespace) -> int:
+    from gps.compare import Goals, compare
 
-
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat = {}
-    for key, value in tables.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    settings_for: dict[str, list[str]] = {}
+    for name, assignment in options.set_for:
+        settings_for.setdefault(name, []).append(assignment)
+    iterations = [] if options.iterations is None else [f"run.iterations={options.iterations}"]
+    comparison = compare(
+        options.tasks,
+        options.guiders,
+        options.seeds,
+        settings=[*iterations, *options.set],
+        settings_for=settings_for,
+        out=options.out,
+        goals=Goals(options.threshold, options.distance_threshold / 100),
+    )
+    print(f"\n{comparison.text}")
+    for path in comparison.files:
+        print(path)
+    return 1 if comparison.failed else 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from gps.evaluate import evaluate
+    from gps.evaluate import EPISODES, evaluate, returns
+    from gps.tasks.task import is_control
     from gps.train import load
 
     _, guider, state = load(RunFolder.open(options.run))
     task, policy = guider.task, guider.policy(state)
+    key = jax.random.key(options.seed)
+    if not is_control(task):
+        judge = jax.jit(lambda key: returns(task, policy, jax.random.split(key, EPISODES), options.noise))
+        values, steps = map(np.asarray, judge(key))
+        print(
+            f"{EPISODES} episodes: return {values.mean():.4g} mean, {np.median(values):.4g} median, "
+            f"{values.min():.4g} to {values.max():.4g}; {steps.mean():.1f} steps"
+        )
+        return 0
     contexts = np.concatenate([task.train_contexts, task.test_contexts])  # together: one program to compile
-    judge = jax.jit(lambda contexts, key: evaluate(task, policy, contexts, key, options.noise))
-    result = judge(contexts, jax.random.key(options.seed))
+    result = jax.jit(lambda contexts, key: evaluate(task, policy, contexts, key, options.noise))(contexts, key)
     cm, cost, count = 100 * np.asarray(result.distance), np.asarray(result.cost), len(task.train_contexts)
     for name, part in (("training", slice(None, count)), ("test", slice(count, None))):
         print(
@@ -118,8 +121,9 @@ def _list(options: argparse.Namespace) -> int:
         _print_settings(config.to_dict(RunSettings()), "run")
     for title, entries in (("tasks", TASKS), ("guiders", GUIDERS)):
         print(f"{title}:")
+        width = max(map(len, entries)) + 2
         for name, entry in entries.items():
-            print(f"  {name:16}{entry.about}")
+            print(f"  {name:{width}}{entry.about}")
             if options.settings:
                 _print_settings(config.to_dict(entry.defaults), title.removesuffix("s"))
     runs = sorted(path.parent for path in Path(options.runs).glob("*/config.toml"))
@@ -139,19 +143,37 @@ def _about(path: Path) -> str:
 
 
 def _print_settings(settings: dict, prefix: str) -> None:
-    for name, value in _flat(settings, f"{prefix}.").items():
+    for name, value in flat(settings, f"{prefix}.").items():
         print(f"      {name} = {value}")
 
 
 def _print_numbers(path: Path, summary: dict) -> None:
-    def cm(name: str) -> str:
-        return "-" if summary[name] is None else f"{100 * summary[name]:.2f}"  # null: an evaluation diverged
+    def number(name: str, unit: float, form: str) -> str:
+        return "-" if summary[name] is None else format(unit * summary[name], form)  # null: an evaluation diverged
 
+    def cm(name: str) -> str:
+        return number(name, 100.0, ".2f")
+
+    if "test_distance_mean" in summary:
+        scores = (
+            f"test distance {cm('test_distance_mean')} cm (largest {cm('test_distance_max')}), training "
+            f"{cm('train_distance_mean')} cm"
+        )
+    else:
+        scores = (
+            f"learner's return {number('learner_return', 1.0, '.4g')} by its most likely actions, "
+            f"{number('learner_return_sampled', 1.0, '.4g')} by sampled ones"
+        )
     print(
-        f"{path}: test distance {cm('test_distance_mean')} cm (largest {cm('test_distance_max')}), training "
-        f"{cm('train_distance_mean')} cm, {summary['env_steps']} steps, {summary['iterations']} iterations, "
+        f"{path}: {scores}, {summary['env_steps']} steps, {summary['iterations']} iterations, "
         f"{summary['wall_seconds']:.1f} s"
     )
+
+
+_GO_ON = {
+    _train: "; gps train --resume goes on from the last checkpoint",
+    _compare: "; the same command goes on from the last checkpoint of each run",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,6 +190,25 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
     train.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     train.set_defaults(command=_train)
+
+    compare = commands.add_parser("compare", help="train guiders on the same tasks and seeds, and compare them")
+    compare.add_argument("tasks", nargs="+", metavar="task", help="see gps list")
+    compare.add_argument("--guiders", nargs="+", required=True, metavar="GUIDER", help="see gps list")
+    compare.add_argument("--seeds", type=int, default=5, help="how many; they are 0, 1, 2, ... (default: 5)")
+    compare.add_argument("--iterations", type=int, help="of every run")
+    compare.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run, as in train")
+    compare.add_argument(
+        "--set-for",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="for the runs of one guider or one task; comes after --set",
+    )
+    compare.add_argument("--threshold", type=float, help="return for which the steps to reach it are counted")
+    compare.add_argument("--distance-threshold", type=float, default=2.0, help="likewise, in cm (default: 2)")
+    compare.add_argument("--out", help="folder of runs and results (default: runs/compare-TASK)")
+    compare.set_defaults(command=_compare)
 
     evaluate = commands.add_parser("evaluate", help="let the learner of a run act on training and test targets")
     evaluate.add_argument("run", help="a run's folder")

@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gps.learner import run_episode
-from gps.tasks.task import ControlTask, episode_cost
-from policies.mlp import GaussianPolicy
+from gps.learner import Policy, run_episode
+from gps.tasks.task import ControlTask, Environment, episode_cost
 
 LAST_STEPS = 10  # the distance of an episode is the mean over its last steps
+EPISODES = 256  # of an environment without conditions of its own
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Evaluation:
-    """One episode for each of C contexts."""
+    """One episode of a `ControlTask` for each of C contexts."""
 
     distance: Float[Array, " C"]  # m, mean over the last 10 steps; NaN where the simulation diverged
     cost: Float[Array, " C"]  # task units
     xs: Float[Array, "C T+1 nx"]
 
+    def scores(self, task: Any) -> dict[str, Any]:
+        """The numbers for a row of metrics; contexts are those of training, then those of the test."""
+        count = len(task.train_contexts)
+        distance, cost = np.asarray(self.distance), np.asarray(self.cost)
+        return {
+            "learner_return": -cost[count:].mean(),
+            "train_distance_mean": distance[:count].mean(),
+            "test_distance_mean": distance[count:].mean(),
+            "test_distance_max": distance[count:].max(),
+            "train_cost_mean": cost[:count].mean(),
+            "test_cost_mean": cost[count:].mean(),
+        }
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes of an `Environment`, by most likely actions and by actions drawn from the policy."""
+
+    returned: Float[Array, " E"]  # sum of rewards; NaN where the simulation diverged
+    returned_sampled: Float[Array, " E"]
+    length: Float[Array, " E"]  # steps, by most likely actions
+
+    def scores(self, _task: Any) -> dict[str, Any]:
+        """The numbers for a row of metrics."""
+        return {
+            "learner_return": np.asarray(self.returned).mean(),
+            "learner_return_sampled": np.asarray(self.returned_sampled).mean(),
+            "episode_length": np.asarray(self.length).mean(),
+        }
+
 
 def evaluate(
     task: ControlTask,
-    policy: GaussianPolicy,
+    policy: Policy,
     contexts: Float[Array, "C nc"],
     key: PRNGKeyArray,
     std: float = 0.0,
@@ -40,3 +74,39 @@ def evaluate(
         return Evaluation(distances[-LAST_STEPS:].mean(), episode_cost(task, xs, trajectory.actions, context), xs)
 
     return jax.vmap(one)(contexts, jax.random.split(key, len(contexts)))
+
+
+def evaluate_episodes(task: Environment, policy: Policy, key: PRNGKeyArray, count: int = EPISODES) -> Episodes:
+    """Let the learner act in `count` episodes, once by its most likely actions and once by drawn ones."""
+    keys = jax.random.split(key, count)
+    returned, length = returns(task, policy, keys, 0.0)
+    sampled, _ = returns(task, policy, keys, 1.0)
+    return Episodes(returned, sampled, length)
+
+
+def returns(
+    task: Environment, policy: Policy, keys: PRNGKeyArray, noise: float
+) -> tuple[Float[Array, " E"], Float[Array, " E"]]:
+    """Sum of rewards and number of steps of one episode for each key.
+
+    Args:
+        noise: multiplies the policy's own; 0 takes its most likely actions.
+    """
+
+    def one(key):
+        starting, acting = jax.random.split(key)
+
+        def step(carry, noise):
+            state, memory, total, steps, alive = carry
+            memory, action = policy.act(memory, state.obs["state"], noise)
+            state = task.step(state, action)
+            total = total + jnp.where(alive, state.reward, 0.0)
+            carry = (state, memory, total, steps + alive, alive & (state.done == 0))
+            return carry, None
+
+        start = (task.reset(starting), policy.start_memory(), jnp.zeros(()), jnp.zeros(()), jnp.ones((), bool))
+        noises = noise * policy.noise(acting, (task.horizon,))
+        (_, _, total, steps, _), _ = jax.lax.scan(step, start, noises)
+        return total, steps
+
+    return jax.vmap(one)(keys)

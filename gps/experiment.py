@@ -1,35 +1,16 @@
-"""What can be run, by name, and the settings of one run: task + guider + seed + how long."""
+"""The settings of one run: task + guider + seed + how long."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from dynamics.simulator import ENGINES
 from gps import config
 from gps.guider import Guider
-from gps.guiders.badmm import Badmm, BadmmSettings
-from gps.tasks.reacher import PARTIAL, Reacher, ReacherSettings
-from gps.tasks.task import ControlTask
-
-
-class Entry(NamedTuple):
-    """A task or a guider: its default settings, how it is built from them, and a line about it."""
-
-    defaults: Any
-    build: Callable[..., Any]
-    about: str
-
-
-TASKS = {
-    "reacher": Entry(ReacherSettings(), Reacher, "a two-link arm reaches for targets in the plane"),
-    "reacher-pomdp": Entry(PARTIAL, Reacher, "the same; the learner sees noisy joint angles and no velocities"),
-}
-
-GUIDERS = {
-    "badmm": Entry(BadmmSettings(), Badmm, "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian"),
-}
+from gps.registry import GUIDERS, TASKS, Entry, defaults
+from gps.tasks.task import Environment
 
 
 @dataclass(frozen=True)
@@ -67,7 +48,7 @@ class Experiment:
 
     @classmethod
     def resolve(cls, settings: Mapping[str, Any]) -> Experiment:
-        """From the tables "run", "task" and "guider"; what they leave out takes the defaults.
+        """From the tables "run", "task" and "guider"; what they leave out takes the defaults of guider and task.
 
         Errors:
             SettingsError naming an unknown table, key, task, guider or engine and the nearest known one, or a
@@ -77,10 +58,16 @@ class Experiment:
             if table not in ("run", "task", "guider"):
                 raise config.unknown("table of settings", table, ("run", "task", "guider"))
         run = config.from_dict(RunSettings, settings.get("run", {}), "run")
+        preset = defaults(run.task, run.guider)
+        run = config.from_dict(RunSettings, _overlay(preset.get("run", {}), settings.get("run", {})), "run")
+        if run.engine != "auto" and not TASKS[run.task].engines:
+            raise config.SettingsError(
+                f"run.engine = {run.engine!r}: {run.task} has no MuJoCo engine; leave it at 'auto'"
+            )
 
         def complete(entry: Entry, where: str):
-            given = _overlay(config.to_dict(entry.defaults), settings.get(where, {}))
-            return config.from_dict(type(entry.defaults), given, where)
+            own = _overlay(config.to_dict(entry.defaults), preset.get(where, {}))
+            return config.from_dict(type(entry.defaults), _overlay(own, settings.get(where, {})), where)
 
         return cls(run, complete(TASKS[run.task], "task"), complete(GUIDERS[run.guider], "guider"))
 
@@ -92,8 +79,13 @@ class Experiment:
             "guider": config.to_dict(self.guider),
         }
 
-    def build_task(self) -> ControlTask:
-        """The task, with its simulator on the chosen engine."""
+    @property
+    def simulated(self) -> bool:
+        """Whether MuJoCo simulates the task, so that there is an engine to choose."""
+        return TASKS[self.run.task].engines
+
+    def build_task(self) -> Environment:
+        """The task; with its simulator, if it has one, on the chosen engine."""
         return TASKS[self.run.task].build(self.task, self.run.engine, self.run.task)
 
     def build(self) -> Guider:

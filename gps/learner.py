@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,22 @@ class LearnerSettings:
             raise ValueError(f"hidden must name at least one positive width, not {self.hidden}")
         if not 0 < self.std_floor <= self.start_std:
             raise ValueError(f"std_floor must be in (0, start_std = {self.start_std}], not {self.std_floor}")
+
+
+class Policy(Protocol):
+    """What acts: `policies.mlp.GaussianPolicy`, `policies.recurrent.NetworkPolicy`."""
+
+    def start_memory(self) -> Array:
+        """What it remembers before an episode."""
+        ...
+
+    def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Array:
+        """The noise that actions take; zero gives the most likely action."""
+        ...
+
+    def act(self, memory: Array, o: Float[Array, " no"], noise: Array) -> tuple[Array, Array]:
+        """One step: what it remembers after it, and an action as the environment takes it."""
+        ...
 
 
 @jax.tree_util.register_dataclass
@@ -59,24 +75,31 @@ def stack_frames(frames: Float[Array, "T nf"], history: int) -> Float[Array, "T 
     return frames[jnp.maximum(index, 0)].reshape(len(frames), -1)
 
 
-def act(task: ControlTask, policy: GaussianPolicy, context: Float[Array, " nc"]):
-    """The learner as an actor for `rollout`; noise is {"action": (nu), "frame": (noise_size)} a step."""
+def act(task: ControlTask, policy: Policy, context: Float[Array, " nc"]):
+    """A policy as an actor for `rollout`; noise is {"action": as the policy's, "frame": (noise_size)} a step."""
 
-    def actor(frames, t, state, noise):
+    def actor(memory, t, state, noise):
+        frames, memory = memory
         frames = remember(frames, t, task.observe(task.control_state(state), context, noise["frame"]))
-        return frames, policy.sample(frames.reshape(-1), noise["action"])
+        memory, action = policy.act(memory, frames.reshape(-1), noise["action"])
+        return (frames, memory), action
 
     return actor
 
 
+def start_acting(task: ControlTask, policy: Policy) -> tuple[Array, Array]:
+    """What the actor of `act` starts with: no frames, and the policy's memory."""
+    return jnp.zeros((task.history, task.frame_size)), policy.start_memory()
+
+
 def run_episode(
-    task: ControlTask, policy: GaussianPolicy, context: Float[Array, " nc"], key: PRNGKeyArray, std: float = 0.0
+    task: ControlTask, policy: Policy, context: Float[Array, " nc"], key: PRNGKeyArray, std: float = 0.0
 ) -> Trajectory:
     """One episode of the learner; its actions carry `std` times the policy's own noise."""
     start, action, frame = jax.random.split(key, 3)
     noise = {
-        "action": std * jax.random.normal(action, (task.horizon, task.nu)),
+        "action": std * policy.noise(action, (task.horizon,)),
         "frame": jax.random.normal(frame, (task.horizon, task.noise_size)),
     }
-    frames = jnp.zeros((task.history, task.frame_size))
-    return rollout(task.simulator, act(task, policy, context), task.initial_state(start, context), noise, frames)
+    actor, memory = act(task, policy, context), start_acting(task, policy)
+    return rollout(task.simulator, actor, task.initial_state(start, context), noise, memory)

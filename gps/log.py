@@ -80,6 +80,18 @@ DEFAULT_COLUMNS = (
     Column("seconds", "time", ".1f", "s"),
 )
 
+RETURN_COLUMNS = (
+    Column("iteration", "iter", ".0f"),
+    Column("train_return", "training", short),
+    Column("learner_return", "learner", short),
+    Column("learner_return_sampled", "sampled", short),
+    Column("kl_to_learner", "KL", short),
+    Column("learner_entropy", "entropy", short),
+    Column("test_cm", "test", ".2f", "cm"),
+    Column("steps", "steps", count),
+    Column("seconds", "time", ".1f", "s"),
+)
+
 
 class Clock:
     """How far a run is and how long the rest will take, from the pace of the last iterations.

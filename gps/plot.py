@@ -15,6 +15,7 @@ import matplotlib.style
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ Rows = Sequence[Mapping[str, Any]]  # of `RunFolder.read_metrics`
 
 WIDE, NARROW = 7.0, 3.4  # inches: the text and one column of a two-column paper
 BLUE, GREEN, RED, GREY = "#0072B2", "#009E73", "#D55E00", "#6B6B6B"  # after Okabe and Ito: safe for the colour-blind
+COLORS = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)  # in the order of use
 DISTANCES = (0.1, 10.0)  # cm, the span of the colours of distances: fixed, so that figures of two runs compare
 MOST_PATHS = 60  # more would hide each other
 MOST_SHAPES = 2000  # more dots than this are pixels in a PDF too
@@ -88,22 +90,22 @@ def draw_all(
 
 def learning_curves(rows: Rows, path: Path) -> list[Path]:
     """Save `learning_curves_figure` as `path` with .png and .pdf; returns the files written."""
-    return _save(learning_curves_figure(rows), path)
+    return save(learning_curves_figure(rows), path)
 
 
 def multipliers(rows: Rows, path: Path) -> list[Path]:
     """Save `multipliers_figure` as `path` with .png and .pdf; returns the files written."""
-    return _save(multipliers_figure(rows), path)
+    return save(multipliers_figure(rows), path)
 
 
 def improvement(rows: Rows, path: Path) -> list[Path]:
     """Save `improvement_figure` as `path` with .png and .pdf; returns the files written."""
-    return _save(improvement_figure(rows), path)
+    return save(improvement_figure(rows), path)
 
 
 def paths(skeletons, targets, distances, path: Path, train_targets=None) -> list[Path]:
     """Save `paths_figure` as `path` with .png and .pdf; returns the files written."""
-    return _save(paths_figure(skeletons, targets, distances, train_targets), path)
+    return save(paths_figure(skeletons, targets, distances, train_targets), path)
 
 
 @styled
@@ -127,7 +129,7 @@ def learning_curves_figure(rows: Rows) -> Figure | None:
             steps, values = numbers(rows, "steps", field)
             _curve(axes, steps / 1000, unit * values, np.nanmean, color=color, line=line, label=label)
         axes.set(xlabel="simulator steps (thousands)", xlim=(0, None))
-        _fit_scale(axes)
+        fit_scale(axes)
     left.set_ylabel("distance to the target (cm)")
     right.set_ylabel("cost of an episode")
     handles = {line.get_label(): line for axes in (left, right) for line in axes.get_legend_handles_labels()[0]}
@@ -162,7 +164,7 @@ def multipliers_figure(rows: Rows) -> Figure | None:
             limits = np.nanmedian(limits, 1, keepdims=True)
             _curve(axes, iterations, limits, np.nanmedian, color=RED, line="--", label="median of their limits")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _fit_scale(axes)
+        fit_scale(axes)
     handles = figure.axes[-1].get_legend_handles_labels()
     corner = figure.add_subplot(lines, columns, cells)
     corner.set_axis_off()
@@ -266,15 +268,24 @@ def _curve(axes: Axes, x, values: Float[np.ndarray, "n M"], middle, *, color: st
         axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, label="their range")
 
 
-def _fit_scale(axes: Axes) -> None:
-    """Make the y axis logarithmic if everything on it is positive and not all of one size."""
+def fit_scale(axes: Axes, mask: bool = False) -> None:
+    """Make the y axis logarithmic if everything on it is positive and not all of one size.
+
+    With `mask`, what is not positive does not count, and is missing on a logarithmic axis.
+    """
     low, high = axes.yaxis.get_data_interval()
+    low = axes.yaxis.get_minpos() if mask else low
     if not (low > 0 and high > 3 * low):
         return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=7))
-    axes.yaxis.set_major_formatter(FuncFormatter(plain))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_yscale("log", nonpositive="mask")
+    log_ticks(axes.yaxis, high / low)
+
+
+def log_ticks(axis: Axis, ratio: float) -> None:
+    """Ticks of a logarithmic axis whose ends differ by this factor."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 50 else (1,), numticks=7))
+    axis.set_major_formatter(FuncFormatter(plain))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _symlog(axes: Axes, threshold: float) -> None:
@@ -297,7 +308,8 @@ def plain(number: float, _position: int | None = None) -> str:
 
 
 @styled
-def _save(figure: Figure | None, path: Path) -> list[Path]:
+def save(figure: Figure | None, path: Path) -> list[Path]:
+    """Save a figure as `path` with .png and .pdf; returns the files written, none where there is no figure."""
     if figure is None:
         return []
     figure.draw_without_rendering()

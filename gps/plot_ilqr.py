@@ -15,14 +15,13 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from controllers.ilqr_solution import Solution
 from controllers.structure import Structure
 from gps.animate import written_whole
-from gps.plot import BLUE, GREEN, GREY, MOST_MARKERS, RED, WIDE, plain, styled
+from gps.plot import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, fit_scale, plain, styled
 
-COLORS = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)  # after Okabe and Ito
 PANELS = [["states", "actions"], ["cost", "decrease"], ["gradient", [["regularisation"], ["step size"]]]]
 
 
@@ -155,31 +154,26 @@ def _convergence(axes: dict[str, Axes], solution: Solution) -> None:
     axes["regularisation"].set_xlabel("")
     axes["regularisation"].tick_params(labelbottom=False)
     axes["step size"].set(ylim=(-0.1, 1.1), yticks=(0, 0.5, 1))
-    for panel in ("cost", "decrease", "gradient", "regularisation"):
-        _fit_scale(axes[panel], panel)
+    fit_scale(axes["cost"])
+    fit_scale(axes["decrease"], mask=True)
+    fit_scale(axes["gradient"], mask=True)
+    _fit_scale_with_zero(axes["regularisation"])
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _fit_scale(axes: Axes, panel: str) -> None:
-    """Make the y axis logarithmic where that shows more; of all panels, that of the regularisation then keeps zero."""
+def _fit_scale_with_zero(axes: Axes) -> None:
+    """Make the y axis logarithmic where anything is positive, and keep zero on it."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
     positive = values[values > 0]
-    if panel == "regularisation":
-        if not len(positive):
-            axes.set(ylim=(-0.1, 1.1), yticks=(0,))
-            return
-        low, high = np.log10(positive.min()), np.log10(positive.max())
-        axes.set_yscale("symlog", linthresh=10.0**low, linscale=0.2 * max(high - low, 2.0))
-        axes.set_ylim(-0.3 * 10.0**low, 10.0 ** (high + 0.1 * max(high - low, 2.0)))
-        axes.set_yticks([0, *10.0 ** np.unique(np.linspace(low, high, 3).round())[-2:]])
-    else:
-        if not len(positive) or positive.max() < 3 * positive.min() or (panel == "cost" and np.nanmin(values) <= 0):
-            return
-        axes.set_yscale("log", nonpositive="mask")
-        subs = (1, 2, 5) if positive.max() < 50 * positive.min() else (1,)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=7))
+    if not len(positive):
+        axes.set(ylim=(-0.1, 1.1), yticks=(0,))
+        return
+    low, high = np.log10(positive.min()), np.log10(positive.max())
+    axes.set_yscale("symlog", linthresh=10.0**low, linscale=0.2 * max(high - low, 2.0))
+    axes.set_ylim(-0.3 * 10.0**low, 10.0 ** (high + 0.1 * max(high - low, 2.0)))
+    axes.set_yticks([0, *10.0 ** np.unique(np.linspace(low, high, 3).round())[-2:]])
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_locator(NullLocator())

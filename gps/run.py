@@ -59,15 +59,21 @@ class RunFolder:
             RunExistsError when anything else stands at `path`; nothing is ever overwritten.
         """
         path = Path(path)
-        if (path / _CONFIG).exists():
-            raise RunExistsError(f"{path} exists: continue that run with --resume, or start anew with another --out")
-        if path.exists() and not _is_unused(path):
-            raise RunExistsError(f"{path} exists and holds something that is no run: start with another --out")
+        cls.check_free(path)
         for name in _SUBFOLDERS:
             (path / name).mkdir(parents=True, exist_ok=True)
         # Last and all at once: a folder with a config.toml is a run, one without is none.
         config.write(path / _CONFIG, settings)
         return cls.open(path)
+
+    @staticmethod
+    def check_free(path: str | os.PathLike[str]) -> None:
+        """Raise the RunExistsError of `create` if it cannot make a run at `path`."""
+        path = Path(path)
+        if (path / _CONFIG).exists():
+            raise RunExistsError(f"{path} exists: continue that run with --resume, or start anew with another --out")
+        if path.exists() and not _is_unused(path):
+            raise RunExistsError(f"{path} exists and holds something that is no run: start with another --out")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:

@@ -6,23 +6,33 @@ import functools
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dynamics.simulator import resolve_engine
-from gps.evaluate import Evaluation, evaluate
+from gps.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
 from gps.experiment import Experiment
-from gps.guider import DivergedError, Guider, update
-from gps.log import Progress
+from gps.guider import DivergedError, Guider, Metrics, iterate, summarize, update_keys
+from gps.guiders.model_free import ModelFree
+from gps.log import DEFAULT_COLUMNS, RETURN_COLUMNS, Progress
 from gps.run import RunError, RunFolder
-from gps.tasks.task import ControlTask
+from gps.tasks.task import ControlTask, Environment, is_control
 
+SCORES = (
+    "learner_return",
+    "learner_return_sampled",
+    "test_distance_mean",
+    "test_distance_max",
+    "train_distance_mean",
+)
+COUNTED = ("diverged_samples", "failed_solves", "failed_fits", "failed_updates")
 VERSIONS = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax", "numpy")
 
 
@@ -39,17 +49,38 @@ class Programs:
 
     def __init__(self, guider: Guider):
         task = guider.task
-        self.contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
+        self.guider = guider
         self.collect = jax.jit(guider.collect)
-        self.update = jax.jit(functools.partial(update, guider))
-        self._evaluate = jax.jit(functools.partial(evaluate, task))
+        self.update = jax.jit(guider.update)
+        self.whole = jax.jit(functools.partial(iterate, guider))
+        if is_control(task):
+            contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
+            judge = jax.jit(functools.partial(evaluate, task))
+            self._evaluate = lambda policy, key: judge(policy, contexts, key)
+        else:
+            self._evaluate = jax.jit(functools.partial(evaluate_episodes, task))
 
-    def evaluate(self, policy: Any, key: Any) -> Evaluation:
-        """The learner on all training targets, then on all test targets."""
-        return self._evaluate(policy, self.contexts, key)
+    def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
+        """One iteration; DivergedError where the guider can not learn from what was collected."""
+        if self.guider.fused:
+            return self.whole(state, key)
+        rows = []
+        for each in update_keys(self.guider, key):
+            collecting, updating = jax.random.split(each)
+            samples = self.collect(state, collecting)
+            self.guider.check(samples)
+            state, metrics = self.update(state, samples, updating)
+            rows.append(metrics)
+        return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
+
+    def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:
+        """The learner on all training targets, then on all test targets; or in fresh episodes."""
+        return self._evaluate(policy, key)
 
 
-def train(folder: RunFolder, *, quiet: bool = False, started: float | None = None) -> dict[str, Any]:
+def train(
+    folder: RunFolder, *, quiet: bool = False, started: float | None = None, programs: Programs | None = None
+) -> dict[str, Any]:
     """Run a folder's experiment from its last whole checkpoint, or from the start, to its end.
 
     Args:
@@ -57,6 +88,8 @@ def train(folder: RunFolder, *, quiet: bool = False, started: float | None = Non
         quiet: show no progress.
         started: seconds since the epoch that the run's wall time counts from; now by default. A script that
             does nothing else passes `gps.STARTED`, so that imports are counted.
+        programs: of an experiment with the same task and guider, down to their settings, so that nothing is
+            compiled twice; made by default.
 
     Returns:
         The summary, as in summary.json.
@@ -67,8 +100,8 @@ def train(folder: RunFolder, *, quiet: bool = False, started: float | None = Non
     """
     use_compilation_cache()
     experiment = Experiment.resolve(folder.settings)
-    guider, run = experiment.build(), experiment.run
-    programs = Programs(guider)
+    programs = programs or Programs(experiment.build())
+    guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
 
@@ -85,23 +118,22 @@ def train(folder: RunFolder, *, quiet: bool = False, started: float | None = Non
     def clock() -> float:
         return spent + time.time() - began_at
 
-    title = f"{run.task} by {run.guider}, seed {run.seed}, engine {resolve_engine(run.engine)}"
-    with Progress(run.iterations, title, stream=io.StringIO() if quiet else None, done=first) as progress:
+    stream = io.StringIO() if quiet else None
+    columns = RETURN_COLUMNS if isinstance(guider, ModelFree) else DEFAULT_COLUMNS
+    with Progress(run.iterations, _title(experiment), stream=stream, done=first, columns=columns) as progress:
         if restored:
             for damage in restored.skipped:
                 progress.note(f"damaged checkpoint passed over: {damage.path}: {damage.reason}")
             progress.note(f"resumed after iteration {first} of {run.iterations}")
         for i in range(first, run.iterations):
-            collecting, updating = jax.random.split(jax.random.fold_in(iterating, i))
             began = time.perf_counter()
-            samples = programs.collect(state, collecting)
-            _check(guider, samples, folder, i, state, clock)
-            state, metrics = jax.block_until_ready(programs.update(state, samples, updating))
+            with _saved_first(folder, i, state, clock):
+                state, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
             row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
             row |= {"iteration_seconds": time.perf_counter() - began, **jax.device_get(metrics)}
             last = i + 1 == run.iterations
             if last or (i + 1) % run.evaluate_every == 0:
-                row |= scores(guider.task, programs.evaluate(guider.policy(state), evaluating))
+                row |= programs.evaluate(guider.policy(state), evaluating).scores(guider.task)
             row["seconds"] = clock()
             # metrics before the checkpoint: a kill between the two repeats the iteration, and loses no row
             folder.append_metrics(row)
@@ -111,14 +143,21 @@ def train(folder: RunFolder, *, quiet: bool = False, started: float | None = Non
     return finish(folder, experiment, programs, guider, state, clock)
 
 
-def _check(guider: Guider, samples: Any, folder: RunFolder, i: int, state: Any, clock: Callable[[], float]) -> None:
-    """Let the guider look at its samples; where it cannot go on, the state that it had is saved first."""
+@contextmanager
+def _saved_first(folder: RunFolder, i: int, state: Any, clock: Callable[[], float]) -> Iterator[None]:
+    """Where the guider can not go on, the state that it had is saved first."""
     try:
-        guider.check(samples)
+        yield
     except DivergedError:
         if i not in folder.checkpoints.steps():
             folder.checkpoints.save(i, state, {"seconds": clock()})
         raise
+
+
+def _title(experiment: Experiment) -> str:
+    run = experiment.run
+    engine = f", engine {resolve_engine(run.engine)}" if experiment.simulated else ""
+    return f"{run.task} by {run.guider}, seed {run.seed}{engine}"
 
 
 def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:
@@ -126,16 +165,14 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
     rows = folder.read_metrics()
     compiled = [row["iteration_seconds"] for row in rows[1:]] or [rows[-1]["iteration_seconds"]]
-    counted = {
-        name: sum(row.get(name) or 0 for row in rows) for name in ("diverged_samples", "failed_solves", "failed_fits")
-    }
+    counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
     summary = {
-        **{name: rows[-1][name] for name in ("test_distance_mean", "test_distance_max", "train_distance_mean")},
+        **{name: rows[-1][name] for name in SCORES if name in rows[-1]},
         "env_steps": rows[-1]["steps"],
         "iterations": len(rows),
         "wall_seconds": clock(),
         "seconds_per_iteration": float(np.median(compiled)),
-        "engine": resolve_engine(experiment.run.engine),
+        **({"engine": resolve_engine(experiment.run.engine)} if experiment.simulated else {}),
         "seed": experiment.run.seed,
         **counted,
         "versions": {name: metadata.version(name) for name in VERSIONS},
@@ -144,7 +181,7 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     return summary
 
 
-def final_evaluation(experiment: Experiment, programs: Programs, guider: Guider, state: Any) -> Evaluation:
+def final_evaluation(experiment: Experiment, programs: Programs, guider: Guider, state: Any) -> Evaluation | Episodes:
     """The evaluation that the last row of a run's metrics reports."""
     key = jax.random.fold_in(jax.random.key(experiment.run.seed), 1)
     return programs.evaluate(guider.policy(state), key)
@@ -166,19 +203,6 @@ def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
     return experiment, guider, restored.state
 
 
-def scores(task: ControlTask, evaluation: Evaluation) -> dict[str, Any]:
-    """The numbers of an evaluation over training and test targets."""
-    count = len(task.train_contexts)
-    distance, cost = np.asarray(evaluation.distance), np.asarray(evaluation.cost)
-    return {
-        "train_distance_mean": distance[:count].mean(),
-        "test_distance_mean": distance[count:].mean(),
-        "test_distance_max": distance[count:].max(),
-        "train_cost_mean": cost[:count].mean(),
-        "test_cost_mean": cost[count:].mean(),
-    }
-
-
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """A row of metrics as the progress display wants it: numbers per condition become means, metres centimetres."""
     means = {name: _mean(value) for name, value in row.items()}
@@ -198,18 +222,23 @@ def _mean(value: Any) -> float:
     return float(numbers.mean()) if numbers.size else float("nan")
 
 
-def draw(folder: RunFolder, task: ControlTask, evaluation: Evaluation) -> list[Path]:
+def draw(folder: RunFolder, task: Environment, evaluation: Evaluation | Episodes) -> list[Path]:
     """Write a run's figures."""
-    from gps import plot  # matplotlib takes 2 s to import, and only the end of a run needs it
+    from gps import plot, plot_returns  # matplotlib takes 2 s to import, and only the end of a run needs it
 
-    count = len(task.train_contexts)
-    skeletons = jax.jit(jax.vmap(jax.vmap(task.skeleton)))(evaluation.xs[count:])
-    return plot.draw_all(
-        folder.read_metrics(),
+    rows = folder.read_metrics()
+    drawn = plot_returns.returns(rows, folder.figures / "returns")
+    if not isinstance(evaluation, Evaluation):
+        return drawn
+    control = cast(ControlTask, task)
+    count = len(control.train_contexts)
+    skeletons = jax.jit(jax.vmap(jax.vmap(control.skeleton)))(evaluation.xs[count:])
+    return drawn + plot.draw_all(
+        rows,
         np.asarray(skeletons),
-        np.asarray(task.test_contexts),
+        np.asarray(control.test_contexts),
         np.asarray(evaluation.distance[count:]),
-        np.asarray(task.train_contexts),
-        task.dt,
+        np.asarray(control.train_contexts),
+        control.dt,
         folder.figures,
     )

@@ -25,3 +25,21 @@ def select(keep: Bool[Array, "*M"], new: Tree, old: Tree) -> Tree:
         return jnp.where(keep.reshape(keep.shape + (1,) * (jnp.ndim(a) - keep.ndim)), a, b)
 
     return jax.tree.map(choose, new, old)
+
+
+def bare(tree: Tree) -> Tree:
+    """Random keys as plain arrays, which is how a state that is saved holds them."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def keyed(tree: Tree, like: Tree) -> Tree:
+    """What `bare` made plain arrays as random keys again (of JAX's default kind), where `like` has them."""
+
+    def wrap(leaf, known):
+        return jax.random.wrap_key_data(leaf) if _is_key(known) else leaf
+
+    return jax.tree.map(wrap, tree, like)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -47,6 +47,20 @@ class GaussianPolicy:
         """Mean action for an observation."""
         return jnp.asarray(self.network.apply(self.params, self.normalizer(o)))
 
+    def start_memory(self) -> Float[Array, "0"]:
+        """What it remembers before an episode: nothing."""
+        return jnp.zeros(0)
+
+    def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape nu"]:
+        """The noise for actions; zero gives the mean."""
+        return jax.random.normal(key, (*shape, *self.std.shape))
+
+    def act(
+        self, memory: Float[Array, "0"], o: Float[Array, " no"], noise: Float[Array, " nu"]
+    ) -> tuple[Float[Array, "0"], Float[Array, " nu"]]:
+        """One step for one observation: its memory, which stays empty, and an action."""
+        return memory, self.sample(o, noise)
+
     def sample(self, o: Float[Array, "*b no"], noise: Float[Array, "*b nu"]) -> Float[Array, "*b nu"]:
         """Action for an observation and standard normal noise."""
         return self.mean(o) + self.std * noise

@@ -55,7 +55,8 @@ def shared_programs(monkeypatch, compiled):
     build, start = Experiment.build, train.Programs
 
     def same_guider(experiment):
-        key = repr((experiment.run.task, experiment.run.engine, experiment.task, experiment.guider))
+        run = experiment.run
+        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider))
         if key not in guiders:
             guiders[key] = build(experiment)
         return guiders[key]

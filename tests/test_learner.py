@@ -51,9 +51,15 @@ class Watched:
     policy: GaussianPolicy
     report: object = dataclasses.field(metadata={"static": True})
 
-    def sample(self, o, noise):
+    def start_memory(self):
+        return self.policy.start_memory()
+
+    def noise(self, key, shape):
+        return self.policy.noise(key, shape)
+
+    def act(self, memory, o, noise):
         io_callback(self.report, None, o, ordered=True)
-        return self.policy.sample(o, noise)
+        return self.policy.act(memory, o, noise)
 
 
 def watched_episode(task: Reacher, policy: GaussianPolicy, key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,18 +25,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from controllers import trust_region
 from controllers.kl import add_weighted, kl_per_step, negative_log_prob
-from controllers.marginals import expected_cost, propagate
-from controllers.types import Gaussian, LinearGaussian, QuadraticCost
-from gps.guider import Metrics
+from controllers.marginals import expected_cost
+from controllers.types import LinearGaussian, QuadraticCost
+from gps.guider import Metrics, in_phases
 from gps.guiders import samples as sampling
+from gps.guiders import trajectories
 from gps.guiders.badmm_types import BadmmSettings, BadmmState, Multipliers, Problem
 from gps.guiders.samples import LocalModel, Samples
-from gps.learner import Learner, start_learner
-from gps.tasks.task import ControlTask
+from gps.learner import start_learner
+from gps.tasks.task import ControlTask, require_control
 from gps.trees import all_finite, select
-from policies import linear_fit, supervise
 from policies.mlp import GaussianPolicy
 
 
@@ -44,26 +43,22 @@ class Badmm:
     """See `gps.guider.Guider` and the top of this file."""
 
     name = "badmm"
+    updates = 1
+    fused = False
 
     def __init__(self, task: ControlTask, settings: BadmmSettings):
+        require_control(task, self.name)
         self.task = task
         self.settings = settings
         self.rounds = settings.rounds
         self.steps_per_iteration = len(task.train_contexts) * settings.samples * task.horizon
-        differentiable = task.history == 1 and task.noise_size == 0
-        if settings.linearization == "differentiation" and not differentiable:
-            raise ValueError(
-                "linearization = 'differentiation' needs an observation that is a function of the state alone, but "
-                f"{task.name} stacks {task.history} frames with {task.noise_size} noise inputs; use 'regression'"
-            )
-        self._differentiate = differentiable and settings.linearization != "regression"
+        self._differentiate = trajectories.can_differentiate(task, settings.linearization)
 
     def init(self, key: PRNGKeyArray) -> BadmmState:
         """Controllers that explore around zero torque, and an untrained learner."""
         task, s = self.task, self.settings
         M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
-        chol = jnp.broadcast_to(s.start_std * jnp.eye(nu), (M, T, nu, nu))
-        controllers = LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
+        controllers = trajectories.explorers(task, s.start_std)
         return BadmmState(
             learner=start_learner(key, task, s.learner),
             controllers=controllers,
@@ -100,20 +95,20 @@ class Badmm:
         """The learner's policy."""
         return state.learner.policy
 
+    def update(self, state: BadmmState, samples: Samples, key: PRNGKeyArray) -> tuple[BadmmState, Metrics]:
+        """Rounds of improving, teaching and pulling back on one batch of samples."""
+        return in_phases(self, state, samples, key)
+
     def prepare(self, state: BadmmState, samples: Samples) -> tuple[BadmmState, Problem, Metrics]:
         """Fit local models and adapt the step size by how well the last improvement was predicted."""
         s = self.settings
         models = sampling.fit_local_models(self.task, samples, s.prior_strength, s.regularization, s.hessian)
-        policy = state.learner.policy
-        observations = samples.observations.reshape(-1, samples.observations.shape[-1])
-        weights = jnp.repeat(samples.weights.reshape(-1), self.task.horizon)
-        policy = policy.renormalized(policy.normalizer.update(observations, weights))
-        state = dataclasses.replace(state, learner=dataclasses.replace(state.learner, policy=policy))
+        state = dataclasses.replace(state, learner=trajectories.acquainted(state.learner, samples))
 
         by_learner = self._by_learner(state)
         imitated = self._linearized(state, samples)
         old = select(by_learner, imitated, state.controllers)
-        actual = _objective(models, old)
+        actual = trajectories.objective(models, old)
         cost = sampling.weighted_mean(samples.costs, samples.weights)
         # few samples can fit dynamics that are unstable under the very controller that they came from
         faithful = jnp.abs(actual - cost) <= s.model_tolerance * jnp.abs(cost)
@@ -154,26 +149,17 @@ class Badmm:
         """Minimise the augmented cost inside the trust region; a failed solve keeps the old controller."""
         s, T = self.settings, self.task.horizon
         limit = state.step * s.kl_step * T
-        options = trust_region.Options(tolerance=s.kl_tolerance, eta_min=1e-6, eta_max=1e8)
 
         def one(model, old, imitated, multipliers, nu, eta, limit):
             cost = _augmented(model, imitated, multipliers, nu)
-            reference = old.recentred(model.xs[:-1], model.us)
-            solution = trust_region.solve(
-                model.dynamics, cost, reference, limit, model.initial, entropy_weight=nu, eta=eta, options=options
-            )
-            new = solution.controller.recentred(-model.xs[:-1], -model.us)
-            return new, solution
+            return trajectories.solve(model, cost, old, limit, eta, s.kl_tolerance, entropy_weight=nu)
 
         new, solution = jax.vmap(one)(
             problem.models, problem.old, state.imitated, state.multipliers, state.nu, state.eta, limit
         )
-        found = (solution.status != trust_region.Status.UNREACHABLE) & (
-            solution.status != trust_region.Status.INDEFINITE
-        )
-        found = found & (solution.kl > 0.0) & all_finite(new)
+        found = trajectories.found(new, solution)
         usable = found & problem.trusted
-        new = select(usable, self._with_noise_floor(new), state.controllers)
+        new = select(usable, trajectories.with_noise_floor(new, s.std_floor), state.controllers)
         state = dataclasses.replace(state, controllers=new, eta=jnp.where(usable, solution.eta, state.eta))
         metrics = {
             "eta": state.eta,
@@ -187,34 +173,12 @@ class Badmm:
 
     def teach(self, state: BadmmState, problem: Problem, key: PRNGKeyArray) -> tuple[BadmmState, Metrics]:
         """Regress the learner on the controllers' actions at the sampled states."""
-        samples, policy = problem.samples, state.learner.policy
+        samples = problem.samples
         targets, precisions = self._targets(state, samples)
         weights = jnp.broadcast_to(samples.weights[..., None] * state.nu[:, None], targets.shape[:-1])
-        nu_size = self.task.nu
-        batch = supervise.Targets(
-            observations=samples.observations.reshape(-1, samples.observations.shape[-1]),
-            actions=targets.reshape(-1, nu_size),
-            precisions=jnp.broadcast_to(precisions[:, None], (*targets.shape, nu_size)).reshape(-1, nu_size, nu_size),
-            weights=weights.reshape(-1),
+        learner, metrics = trajectories.imitate(
+            state.learner, samples.observations, targets, precisions, weights, key, self.settings.learner
         )
-        training = self.settings.learner.training
-        trained, memory, loss = supervise.fit(policy, state.learner.memory, batch, key, training)
-        # the inverse of the mean precision minimises the nu-weighted KL(pi || p) over a constant covariance
-        mean_precision = jnp.einsum("p,pij->ij", batch.weights, batch.precisions) / jnp.maximum(
-            batch.weights.sum(), 1e-20
-        )
-        std = jnp.clip(jnp.diagonal(mean_precision) ** -0.5, self.settings.learner.std_floor, 10.0)
-        trained = dataclasses.replace(trained, std=std)
-        sound = jnp.isfinite(loss) & all_finite(trained, batched=False)
-        learner = select(sound, Learner(trained, memory), state.learner)
-        error = learner.policy.mean(batch.observations) - batch.actions
-        squared = (error**2).sum(-1) * batch.weights
-        metrics = {
-            "learner_loss": loss,
-            "learner_error": jnp.sqrt(squared.sum() / jnp.maximum(batch.weights.sum(), 1e-20)),
-            "learner_std": std.mean(),
-            "failed_fits": 1 - sound.astype(jnp.int32),
-        }
         return dataclasses.replace(state, learner=learner), metrics
 
     def pull_back(self, state: BadmmState, problem: Problem, last: Array) -> tuple[BadmmState, Metrics]:
@@ -225,7 +189,7 @@ class Badmm:
         def one(model, controller, imitated, multipliers, nu):
             xs, us = model.xs[:-1], model.us
             new, learner = controller.recentred(xs, us), imitated.recentred(xs, us)
-            states = _states(model, new)
+            states = trajectories.marginals(model, new)
             centred_k = multipliers.k + jnp.einsum("tux,tx->tu", multipliers.K, xs)
             k = self._dual_step(new.chol, nu, centred_k[..., None], (new.k - learner.k)[..., None], s.dual_rate)[..., 0]
             K = self._dual_step(new.chol, nu, multipliers.K, new.K - learner.K, s.dual_rate_gain)
@@ -251,37 +215,16 @@ class Badmm:
     # The parts that the phases share.
 
     def _by_learner(self, state: BadmmState) -> Array:
-        """For each condition, whether the learner collects this iteration's samples; an untrained one never does."""
-        s, i = self.settings, state.iteration
-        turn = {"controllers": i < 0, "learner": i > 0, "both": i % s.learner_every == s.learner_every - 1}[s.sampling]
-        return jnp.broadcast_to(turn, state.eta.shape)
+        s = self.settings
+        return trajectories.by_learner(self.task, s.sampling, s.learner_every, state.iteration)
 
     def _linearized(self, state: BadmmState, samples: Samples) -> LinearGaussian:
-        policy = state.learner.policy
-        xs = samples.xs[:, :, :-1]
-        if not self._differentiate:
-            means = policy.mean(samples.observations)
-            std = policy.std
-            return jax.vmap(linear_fit.by_regression, in_axes=(0, 0, 0, None))(xs, means, samples.weights, std)
-
-        def one(xs, weights, context):
-            def mean(x):
-                return policy.mean(self.task.observe(x, context, jnp.zeros(0)))
-
-            return linear_fit.by_differentiation(mean, xs, weights, policy.std)
-
-        return jax.vmap(one)(xs, samples.weights, self.task.train_contexts)
+        return trajectories.linearized(self.task, state.learner.policy, samples, self._differentiate)
 
     def _adapt_step(self, step: Array, gained: Array, promised: Array) -> Float[Array, " M"]:
-        """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
-
-        A promise may be negative: what is minimised is the augmented cost, and what is judged is the cost.
-        """
         s = self.settings
-        shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
-        factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, 5.0)
-        step = jnp.where(jnp.isfinite(factor), step * factor, step)
-        return jnp.clip(step, s.kl_step_multiplier_min, s.kl_step_multiplier_max)
+        bounds = s.kl_step_multiplier_min, s.kl_step_multiplier_max
+        return trajectories.adapt_step(step, gained, promised, bounds)
 
     def _targets(self, state: BadmmState, samples: Samples) -> tuple[Array, Array]:
         """Actions (M N T nu) and precisions (M T nu nu) that the learner is to imitate.
@@ -297,7 +240,7 @@ class Badmm:
             return wanted - jnp.einsum("tuv,ntv->ntu", covariance, push)
 
         targets = jax.vmap(one)(state.controllers, state.multipliers, state.nu, samples.xs[:, :, :-1])
-        return targets, _precision(state.controllers.chol)
+        return targets, trajectories.precision(state.controllers.chol)
 
     def _dual_step(self, chol, nu, multiplier, difference, rate):
         """lambda - rate nu C^-1 difference, bounded to `dual_bound` in units of nu C^-1/2; last axis is of columns."""
@@ -329,12 +272,6 @@ class Badmm:
         factor = jnp.where(jnp.isfinite(factor), factor, 1.0)
         return jnp.clip(nu * factor, s.penalty_min, s.penalty_max)
 
-    def _with_noise_floor(self, controllers: LinearGaussian) -> LinearGaussian:
-        """Add std_floor^2 to the covariances: exploration never ends, and no precision is infinite."""
-        floor = self.settings.std_floor**2 * jnp.eye(self.task.nu)
-        chol = jnp.linalg.cholesky(controllers.chol @ controllers.chol.mT + floor)
-        return dataclasses.replace(controllers, chol=chol)
-
 
 def _augmented(model: LocalModel, imitated: LinearGaussian, multipliers: Multipliers, nu: Array) -> QuadraticCost:
     """cost - u'lambda(x) + nu (-log pi), in deviations."""
@@ -344,23 +281,3 @@ def _augmented(model: LocalModel, imitated: LinearGaussian, multipliers: Multipl
     H = cost.H.at[:, nx:, :nx].add(-multipliers.K).at[:, :nx, nx:].add(-multipliers.K.mT)
     pull = jnp.einsum("tux,tu->tx", multipliers.K, model.us)
     return dataclasses.replace(cost, H=H, g=cost.g - jnp.concatenate([pull, k], axis=1))
-
-
-def _objective(models: LocalModel, controllers: LinearGaussian) -> Float[Array, " M"]:
-    """E[cost] of each controller in its local model: what an improvement promises, or has brought."""
-
-    def one(model, controller):
-        centred = controller.recentred(model.xs[:-1], model.us)
-        return expected_cost(model.cost, _states(model, centred), centred)
-
-    return jax.vmap(one)(models, controllers)
-
-
-def _states(model: LocalModel, centred: LinearGaussian) -> Gaussian:
-    return propagate(model.dynamics, centred, model.initial)
-
-
-def _precision(chol: Float[Array, "*b nu nu"]) -> Float[Array, "*b nu nu"]:
-    eye = jnp.broadcast_to(jnp.eye(chol.shape[-1]), chol.shape)
-    inverse = jax.lax.linalg.triangular_solve(chol, eye, left_side=True, lower=True)
-    return inverse.mT @ inverse

@@ -11,10 +11,9 @@ from controllers.expand import HESSIANS
 from controllers.types import LinearGaussian
 from gps.config import check_at_least, check_one_of, check_positive
 from gps.guiders.samples import LocalModel, Samples
+from gps.guiders.trajectories import LINEARIZATIONS, SAMPLING
 from gps.learner import Learner, LearnerSettings
 
-LINEARIZATIONS = ("auto", "differentiation", "regression")
-SAMPLING = ("controllers", "learner", "both")
 PENALTY_RULES = ("ratio", "spread", "fixed")
 
 

@@ -80,14 +80,14 @@ def collect(
         }
         watch = learner.act(task, policy, context)
 
-        def act(frames, t, state, noise):
+        def act(memory, t, state, noise):
             imitated: Array
-            frames, imitated = watch(frames, t, state, noise)
+            memory, imitated = watch(memory, t, state, noise)
             guided: Array = controller.sample(t, task.control_state(state), noise["action"])
-            return frames, jnp.where(by_learner, imitated, guided)
+            return memory, jnp.where(by_learner, imitated, guided)
 
-        frames = jnp.zeros((task.history, task.frame_size))
-        trajectory = rollout(task.simulator, act, task.initial_state(start, context), noise, frames)
+        memory = learner.start_acting(task, policy)
+        trajectory = rollout(task.simulator, act, task.initial_state(start, context), noise, memory)
         xs = jax.vmap(task.control_state)(trajectory.states)
         seen = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise["frame"])
         observations = learner.stack_frames(seen, task.history)

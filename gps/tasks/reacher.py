@@ -16,9 +16,9 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dynamics.simulator import make_simulator, physics_state
+from dynamics.simulator import make_simulator, physics_state, resolve_engine
 from gps.config import check_at_least, check_positive
-from gps.tasks.task import State
+from gps.tasks.task import ActionSpace, State
 
 START = (0.0, 1.6)  # rad, shoulder and elbow: the arm starts bent
 
@@ -63,6 +63,8 @@ class Reacher:
     """See `ControlTask`. x = (shoulder, elbow angle in rad, their velocities in rad/s), u = torque / 0.05 Nm."""
 
     nx, nu = 4, 2
+    actions = ActionSpace(2)
+    privileged_size = 10
 
     def __init__(self, settings: ReacherSettings, engine: str = "auto", name: str = "reacher"):
         model = mujoco.MjModel.from_xml_string(resources.files("gps.tasks").joinpath("reacher.xml").read_text())
@@ -74,6 +76,8 @@ class Reacher:
         self.history = settings.history
         self.noise_size = 2 if settings.angle_noise > 0 else 0
         self.frame_size = 6 if settings.hide_velocity else 8
+        self.observation_size = self.history * self.frame_size
+        self.calls_host = resolve_engine(engine) == "mujoco"
         self.links = (float(model.body("lower").pos[0]), float(model.site("fingertip").pos[0]))
         self.train_contexts = jnp.asarray(sunflower(settings.train_targets, settings.ring), jnp.float32)
         self.test_contexts = jnp.asarray(draw_apart(settings.test_targets, settings.ring, self.train_contexts))
@@ -88,7 +92,8 @@ class Reacher:
         data = {"state": state, "context": context, "frames": frames, "t": jnp.zeros((), jnp.int32), "key": rest}
         zero = jnp.zeros(())
         x = self.control_state(state)
-        return State(data, self._obs(frames, x, context), zero, zero, {"distance": self.distance(x, context)})
+        metrics = {"distance": self.distance(x, context)}
+        return State(data, self._obs(frames, x, context), zero, zero, metrics, {"truncation": zero})
 
     def step(self, state: State, action: Float[Array, " nu"]) -> State:
         """Act for 0.05 s; the reward is the negative cost of the step, at the last one of the end as well."""
@@ -103,7 +108,8 @@ class Reacher:
         frames = jnp.concatenate([data["frames"][1:], self._frame(noise, following, context)[None]])
         data = {"state": following, "context": context, "frames": frames, "t": t + 1, "key": rest}
         metrics = {"distance": self.distance(x_next, context)}
-        return State(data, self._obs(frames, x_next, context), -cost, done.astype(jnp.float32), metrics)
+        ended = done.astype(jnp.float32)  # by the time limit, which no observation shows
+        return State(data, self._obs(frames, x_next, context), -cost, ended, metrics, {"truncation": ended})
 
     def initial_state(self, key: PRNGKeyArray, context: Float[Array, "2"]) -> Float[Array, " nstate"]:
         """The bent arm at rest, with a little noise in pose and velocity."""

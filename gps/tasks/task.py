@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +12,44 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from dynamics.simulator import Simulator
 
 
+@dataclass(frozen=True)
+class ActionSpace:
+    """What an action is: `size` numbers in [-1, 1], or, where it is discrete, one of `size` choices as an int32."""
+
+    size: int
+    discrete: bool = False
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
     """One moment of an episode, after the convention of Brax and MuJoCo Playground."""
 
-    data: Any  # what the environment itself keeps
-    obs: dict[str, Array]  # "state": what the learner sees; "privileged_state": what the guider sees
-    reward: Float[Array, ""]
+    data: Any  # what the environment itself keeps, its random key among it
+    obs: dict[str, Array]  # "state": what the learner sees; "privileged_state", if any: what only the guider sees
+    reward: Float[Array, ""]  # of the step that led here
     done: Float[Array, ""]  # 1 at the last step
     metrics: dict[str, Array] = field(default_factory=dict)
+    # "truncation": 1 where `done` comes from the time limit alone, so that the return has to be bootstrapped
     info: dict[str, Any] = field(default_factory=dict)
 
 
 class Environment(Protocol):
-    """Episodes by `reset` and `step`, for one environment; `vmap` and `jit` them."""
+    """Episodes by `reset` and `step`, for one environment; `vmap` and `jit` them. It never resets itself."""
+
+    name: str
+    actions: ActionSpace
+    observation_size: int  # of obs["state"], a flat float array
+    privileged_size: int  # of obs["privileged_state"], a flat float array; 0 where there is none
+    horizon: int  # most steps of an episode
+    calls_host: bool  # `step` leaves the device (the C engine), so that a program with it can not be kept on disk
 
     def reset(self, key: PRNGKeyArray) -> State:
-        """Start an episode with a condition drawn at random."""
+        """Start an episode with a condition drawn at random; reward and done are 0."""
         ...
 
-    def step(self, state: State, action: Float[Array, " nu"]) -> State:
-        """Act for one step."""
+    def step(self, state: State, action: Array) -> State:
+        """Act for one step; what follows `done` is undefined."""
         ...
 
 
@@ -90,6 +106,20 @@ class ControlTask(Environment, Protocol):
     def skeleton(self, x: Float[Array, " nx"]) -> Float[Array, "P 2"]:
         """The task's mechanism as a line in the plane, in metres: what figures draw; its last point is to reach."""
         ...
+
+
+def is_control(task: Environment) -> TypeGuard[ControlTask]:
+    """Whether model-based guiders can use a task: it names its controllers' state, its cost and its conditions."""
+    return all(hasattr(task, name) for name in ("control_state", "cost", "final_cost", "train_contexts"))
+
+
+def require_control(task: Environment, guider: str) -> None:
+    """Raise ValueError where a model-based guider is to work on a task that it can not optimise trajectories of."""
+    if not is_control(task):
+        raise ValueError(
+            f"guider {guider!r} optimises trajectories and needs a ControlTask (a simulator, a differentiable cost, "
+            f"conditions), which {task.name} is not: take a model-free guider, such as 'gpo-clip'"
+        )
 
 
 def episode_cost(task: ControlTask, xs, us, context) -> Float[Array, ""]:

@@ -1,0 +1,326 @@
+"""Model-free guidance: a privileged policy improved by PPO, and a learner that imitates it, in one compiled step.
+
+One update collects an unroll of every environment and then minimises the terms of the method's objective for some
+epochs; `gps.guiders.methods` says which terms, `gps.guiders.losses` what they are. The four phases of guided policy
+search are terms of one loss here: improve (L1), teach (L2), pull back (L3), and the learner's own gradient (L4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from gps.guider import Metrics
+from gps.guiders.losses import Batch, Objective
+from gps.guiders.methods import METHODS
+from gps.guiders.roles import Roles
+from gps.guiders.unroll import Running, Unroll, advantages, along, collect, finals_of
+from gps.tasks.task import Environment
+from gps.trees import all_finite, bare, keyed, select
+from policies.recurrent import NetworkPolicy
+
+Terms = tuple[str, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ModelFreeState:
+    """What one update hands to the next."""
+
+    params: dict[str, Any]  # of policies and critics
+    optimizer: dict[str, Any]  # of each of them: a network that is not trained for a while keeps its moments
+    normalizers: dict[str, Any]  # of what guider and learner see
+    running: Running  # with bare random keys
+    alpha: Float[Array, ""]  # weight of the pull back of GPO-penalty
+    updates: Array  # done so far
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some updates in a row that do the same."""
+
+    acts: str  # "guider", "learner" or "halves"
+    phases: tuple[Terms, ...]  # minimised one after the other, each for all epochs
+    critic: str  # whose advantages the policy gradients take; "" where there is none
+
+
+class ModelFree:
+    """See `gps.guider.Guider` and the top of this file."""
+
+    def __init__(self, name: str, task: Environment, settings: Any):
+        self.name = name
+        self.task = task
+        self.settings = settings
+        method, ppo = METHODS[name], settings.ppo
+        imitation = getattr(settings, "imitation", None)
+        self.roles = Roles.make(method, imitation is not None and imitation.shared, task, settings.network)
+        self.window = _window(settings.network.memory, ppo)
+        if method.acts == "halves" and ppo.environments % 2:
+            raise ValueError(
+                f"ppo.environments must be even for {name}, whose two policies share them, not {ppo.environments}"
+            )
+        self.objective = Objective(self.roles, settings)
+        self.updates = ppo.updates
+        self.fused = not task.calls_host
+        self.steps_per_iteration = ppo.updates * ppo.environments * ppo.unroll
+        self._main = _main_stage(self.roles)
+        self._first = None
+        self._teacher = None
+        if method.guider == "frozen":
+            if settings.teacher.run:
+                from gps.guiders.teacher import load_teacher  # it reads a run, which is built by what imports this
+
+                self._teacher = load_teacher(settings.teacher.run, self)
+            else:
+                self._first = Stage("guider", (("improve", "teacher_critic"),), "teacher_critic")
+        self._adam = optax.chain(optax.clip_by_global_norm(ppo.gradient_norm), optax.adam(ppo.learning_rate, eps=1e-5))
+
+    def init(self, key: PRNGKeyArray) -> ModelFreeState:
+        """Fresh networks, and environments at the start of an episode."""
+        networks, starting = jax.random.split(key)
+        count = self.settings.ppo.environments
+        params, normalizers = self.roles.start(networks), self.roles.start_normalizers()
+        if self._teacher is not None:
+            params["guider"], normalizers["guider"] = self._teacher
+        states = jax.vmap(self.task.reset)(jax.random.split(starting, count))
+        memories = self.roles.start_memories(count)
+        running = Running(bare(states), jnp.ones(count, bool), jnp.zeros(count), memories)
+        zero = jnp.zeros((), jnp.int32)
+        if self.roles.method.pull == "backtrack":
+            params = self.roles.backtracked(params)
+        optimizer = {name: self._adam.init(own) for name, own in params.items()}
+        return ModelFreeState(params, optimizer, normalizers, running, jnp.zeros(()), zero)
+
+    def collect(self, state: ModelFreeState, key: PRNGKeyArray) -> tuple[Running, Unroll]:
+        """Unroll whoever acts in every environment."""
+        ppo = self.settings.ppo
+        reset = jax.eval_shape(jax.vmap(self.task.reset), jax.random.split(jax.random.key(0), ppo.environments))
+        running = dataclasses.replace(state.running, states=keyed(state.running.states, reset))
+        acting, who = self._acting(state)
+        policy = (state.params, state.normalizers)
+        after, unroll = collect(self.task, self.roles, acting, who, policy, running, key, ppo.unroll)
+        return dataclasses.replace(after, states=bare(after.states), memories=state.running.memories), unroll
+
+    def check(self, samples: tuple[Running, Unroll]) -> None:
+        """Nothing to stop for: steps that diverged end their episodes, and metrics count them."""
+
+    def policy(self, state: ModelFreeState) -> NetworkPolicy:
+        """The learner's policy."""
+        return self.roles.learner(state.params, state.normalizers)
+
+    def update(self, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
+        """Everything that follows `collect`; returns the state and metrics."""
+        first, running_unroll = self._first, samples
+        if first is None:
+            return self._learn(self._main, state, running_unroll, key)
+        shared = jax.eval_shape(lambda: self._learn(self._main, state, samples, key)[1])
+        early = jax.eval_shape(lambda: self._learn(first, state, samples, key)[1])
+        blank = dict.fromkeys([*shared, *early], jnp.nan)
+
+        def learn(stage):
+            def run():
+                after, metrics = self._learn(stage, state, samples, key)
+                return after, {name: jnp.asarray(metrics.get(name, value), float) for name, value in blank.items()}
+
+            return run
+
+        return jax.lax.cond(state.updates < self.settings.teacher.updates, learn(first), learn(self._main))
+
+    def _acting(self, state: ModelFreeState) -> tuple[tuple[str, ...], Array]:
+        """Roles that may act, and for each environment the index of the one that does."""
+        count = self.settings.ppo.environments
+        acts = self._main.acts
+        roles = ("learner", "imitator") if acts == "halves" else (acts,)
+        who = jnp.arange(count) * len(roles) // count
+        if self._first is None or acts == "guider":
+            return roles, who
+        early = state.updates < self.settings.teacher.updates
+        return ("guider", *roles), (1 + who) * (1 - early)
+
+    def _learn(self, stage: Stage, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
+        running, unroll = samples
+        roles = self.roles
+        seen = roles.normalized(state.normalizers, unroll.obs)
+        batch, memories = self._batch(stage, state, unroll, seen)
+
+        carry = (state.params, state.optimizer, state.alpha)
+        metrics: Metrics = {}
+        for i, terms in enumerate(stage.phases):
+            carry, log = self._minimise(terms, batch, carry, jax.random.fold_in(key, i))
+            metrics |= log
+        params, optimizer, alpha = carry
+        if roles.method.pull == "backtrack":
+            params = roles.backtracked(params)
+        if roles.method.pull == "penalty":
+            metrics["alpha"] = alpha
+        running = dataclasses.replace(running, memories=memories)
+        normalizers = self._follow_statistics(stage, state.normalizers, unroll)
+        metrics |= {
+            "train_return": jnp.nanmean(unroll.returned),
+            "diverged_samples": unroll.diverged.sum(),
+        }
+        return ModelFreeState(params, optimizer, normalizers, running, alpha, state.updates + 1), metrics
+
+    def _minimise(self, terms: Terms, batch: Batch, carry: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        """Epochs of gradient steps on the terms; the carry is parameters, the optimiser's state, and alpha."""
+        ppo = self.settings.ppo
+
+        trained = self.roles.trained(terms)
+
+        def loss(own, params, part, alpha):
+            return self.objective.total({**params, **own}, part, alpha, terms)
+
+        def step(carry, chosen):
+            params, optimizer, alpha = carry
+            own, memory = ({name: tree[name] for name in trained} for tree in (params, optimizer))
+            gradient, log = jax.grad(loss, has_aux=True)(own, params, _sequences(batch, chosen), alpha)
+            steps = {name: self._adam.update(gradient[name], memory[name]) for name in trained}
+            changed = {name: optax.apply_updates(own[name], step) for name, (step, _) in steps.items()}
+            moved = {name: memory for name, (_, memory) in steps.items()}
+            sound = all_finite(gradient, batched=False)
+            changed, moved = select(sound, (changed, moved), (own, memory))
+            return ({**params, **changed}, {**optimizer, **moved}, alpha), log | {"failed_updates": 1.0 - sound}
+
+        def epoch(carry, key):
+            order = jax.random.permutation(key, batch.first.shape[1]).reshape(ppo.minibatches, -1)
+            (params, optimizer, alpha), log = jax.lax.scan(step, carry, order)
+            if self.roles.method.pull == "penalty":
+                alpha = self._adapt(alpha, log["kl_to_learner"].mean())
+            return (params, optimizer, alpha), log
+
+        carry, log = jax.lax.scan(epoch, carry, jax.random.split(key, ppo.epochs))
+        return carry, {
+            name: values.sum() if name == "failed_updates" else values.mean() for name, values in log.items()
+        }
+
+    def _batch(self, stage: Stage, state: ModelFreeState, unroll: Unroll, seen) -> tuple[Batch, dict[str, Array]]:
+        """Sequences to learn from, with advantages and targets; and the memories at the end of the unroll."""
+        roles, ppo, params = self.roles, self.settings.ppo, state.params
+        critics = [critic for critic in roles.method.critics if any(critic in terms for terms in stage.phases)]
+        everyone = [*roles.method.roles, *roles.method.critics] if self.settings.network.memory else critics
+        before = state.running.memories
+        found = {name: along(roles, params, name, before[name], seen, unroll.first) for name in everyone}
+        after = roles.normalized(state.normalizers, unroll.final)
+
+        def finals(critic: str, needed: Array) -> Array:
+            return finals_of(roles, params, critic, found[critic][0], after, needed)
+
+        weights = self._weights(stage, unroll)
+        rewards = ppo.reward_scale * unroll.reward
+        targets, advantage = {}, jnp.zeros_like(rewards)
+        for critic in critics:
+            values, paid = found[critic][1], rewards
+            if critic == "critic" and roles.method.shaped:
+                potential = finals("imitator_critic", jnp.ones_like(unroll.done))
+                potential = jnp.where(unroll.done & ~unroll.truncated, 0.0, potential)
+                paid = rewards + ppo.discount * potential - found["imitator_critic"][1]
+            last = finals(critic, unroll.truncated)
+            gained = advantages(paid, values, last, unroll.done, unroll.truncated, ppo.discount, ppo.trace)
+            targets[critic] = gained + values
+            if critic == stage.critic:
+                advantage = _standardized(gained, weights["learner"])
+        W, sequences = self.window, unroll.reward.size // self.window
+        # a sequence starts with the memory that the last step of the sequence before it left
+        held = {name: jnp.zeros((sequences, memory.shape[-1])) for name, memory in before.items()}
+        if self.settings.network.memory:
+            for name, (hs, _) in found.items():
+                starts = jnp.concatenate([before[name][None], hs[W - 1 : -1 : W]])
+                held[name] = starts.reshape(sequences, -1)
+            before = {name: hs[-1] for name, (hs, _) in found.items()}
+        per_step = (seen, unroll.first, unroll.action, unroll.log_prob, weights, advantage, targets)
+        seen, first, action, log_prob, weights, advantage, targets = jax.tree.map(lambda x: _windows(x, W), per_step)
+        return Batch(seen, first, held, action, log_prob, weights, advantage, targets), before
+
+    def _weights(self, stage: Stage, unroll: Unroll) -> dict[str, Array]:
+        """Which steps count for the learner's policy gradient and for each critic: those of its own policy."""
+        ones = jnp.ones_like(unroll.reward)
+        weights = dict.fromkeys(("learner", *self.roles.method.critics), ones)
+        if stage.acts == "halves":
+            imitator = (jnp.arange(ones.shape[1]) * 2 // ones.shape[1]) * ones
+            weights |= {"learner": 1.0 - imitator, "critic": 1.0 - imitator, "imitator_critic": imitator}
+        return weights
+
+    def _follow_statistics(self, stage: Stage, normalizers: dict[str, Any], unroll: Unroll) -> dict[str, Any]:
+        """Normalisers that have seen this unroll too; that of a frozen guider stays."""
+        if not self.settings.ppo.normalize:
+            return normalizers
+        ones = jnp.ones(unroll.reward.size)
+        state = unroll.obs["state"]
+        new = {**normalizers, "learner": normalizers["learner"].update(state.reshape(len(ones), -1), ones)}
+        if self.roles.privileged and (self.roles.method.guider != "frozen" or stage is self._first):
+            together = self.roles.together(unroll.obs)
+            new["guider"] = normalizers["guider"].update(together.reshape(len(ones), -1), ones)
+        return new
+
+    def _adapt(self, alpha: Array, distance: Array) -> Array:
+        """The weight alpha of GPO-penalty after an epoch with that mean distance."""
+        s = self.settings.penalty
+        up, down = distance > 1.2 * s.target, distance < s.target / 1.2
+        factor = jnp.where(up, jnp.full((), 1.2), jnp.where(down, jnp.full((), 1 / 1.2), jnp.ones(())))
+        awake = jnp.where(distance > s.target, jnp.full((), s.start), alpha)
+        return jnp.minimum(jnp.where(alpha < 1e-5, awake, factor * alpha), s.largest)
+
+
+def _window(memory: int, ppo: Any) -> int:
+    """Length of the sequences that gradients are taken over.
+
+    Errors:
+        ValueError where unroll, window, environments and minibatches do not fit each other.
+    """
+    if ppo.window and not memory:
+        raise ValueError(f"ppo.window = {ppo.window} is for networks with a memory: set network.memory, or window = 0")
+    window = (ppo.window or ppo.unroll) if memory else 1
+    if ppo.unroll % window:
+        raise ValueError(
+            f"ppo.unroll = {ppo.unroll} is no multiple of ppo.window = {window}: take a window that divides the unroll"
+        )
+    sequences = ppo.environments * ppo.unroll // window
+    if sequences % ppo.minibatches:
+        parts = f"{ppo.environments} environments x {ppo.unroll} steps in sequences of {window}"
+        raise ValueError(
+            f"ppo.minibatches = {ppo.minibatches} does not divide the {sequences} sequences of an update ({parts})"
+        )
+    return window
+
+
+def _main_stage(roles: Roles) -> Stage:
+    method = roles.method
+    critics = tuple(critic for critic in method.critics if critic != "teacher_critic")
+    improve = ("improve",) if method.guider == "improved" else ()
+    if method.pull == "backtrack":
+        return Stage(method.acts, ((*improve, *critics), ("teach",)), "critic")
+    terms = [
+        *improve,
+        *(("teach",) if method.taught else ()),
+        *(("pull_back",) if method.pull else ()),
+        *(("follow",) if method.follows else ()),
+        *(("imitate",) if "imitator" in method.roles else ()),
+        *critics,
+    ]
+    return Stage(method.acts, (tuple(terms),), "critic" if "critic" in critics else "")
+
+
+def _windows(x: Array, W: int) -> Array:
+    """(L N ...) in sequences of W steps: (W L/W*N ...)."""
+    L, N = x.shape[:2]
+    return jnp.swapaxes(x.reshape(L // W, W, N, *x.shape[2:]), 0, 1).reshape(W, L // W * N, *x.shape[2:])
+
+
+def _sequences(batch: Batch, chosen: Array) -> Batch:
+    """Some of a batch's sequences."""
+    part = jax.tree.map(lambda x: x[:, chosen], dataclasses.replace(batch, memories={}))
+    return dataclasses.replace(part, memories=jax.tree.map(lambda x: x[chosen], batch.memories))
+
+
+def _standardized(values: Array, weights: Array) -> Array:
+    """With mean zero and deviation one over the steps that count."""
+    total = weights.sum()
+    mean = (weights * values).sum() / total
+    deviation = jnp.sqrt((weights * (values - mean) ** 2).sum() / total)
+    return (values - mean) / (deviation + 1e-8)

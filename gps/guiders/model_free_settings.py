@@ -1,0 +1,244 @@
+"""Settings of the model-free guiders, in tables: each method has those that it uses, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gps.config import check_at_least, check_one_of, check_positive
+from policies.recurrent import ACTIVATIONS
+
+DISTRIBUTIONS = ("auto", "gaussian", "tanh-gaussian", "categorical")
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The networks of guider, learner and critic; all have this form."""
+
+    hidden: tuple[int, ...] = (64, 64)  # widths of the dense layers
+    memory: int = 0  # width of the GRU that follows them; 0 is feed-forward
+    activation: str = "tanh"  # "tanh", "silu" or "relu"
+    # Of actions: "gaussian" (one std for all observations, clipped to [-1, 1]), "tanh-gaussian" (paper), "categorical";
+    # "auto" takes what the task's actions are.
+    distribution: str = "auto"
+
+    def __post_init__(self):
+        check_one_of(self, "activation", ACTIVATIONS)
+        check_one_of(self, "distribution", DISTRIBUTIONS)
+        check_at_least(self, 0, "memory")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must name at least one positive width, not {self.hidden}")
+
+
+@dataclass(frozen=True)
+class PpoSettings:
+    """The core that all methods share: how samples are collected and how a policy gradient is taken."""
+
+    environments: int = 64  # stepped side by side
+    unroll: int = 64  # steps of each in one update
+    window: int = 0  # steps that gradients pass through a memory; 0 is the whole unroll. Without memory it is 1.
+    updates: int = 8  # collect-and-update pairs in one iteration of a run, which is one row of its metrics
+    epochs: int = 4  # passes over the samples of an update
+    minibatches: int = 4  # gradient steps in one pass
+    learning_rate: float = 3e-4  # of Adam
+    gradient_norm: float = 0.5  # largest global norm of a gradient
+    discount: float = 0.99
+    trace: float = 0.95  # lambda of generalised advantage estimation
+    clip: float = 0.2  # of the ratio to the policy that acted
+    entropy: float = 0.01  # weight of the entropy bonus
+    value_weight: float = 0.5  # of the critic's squared error
+    reward_scale: float = 1.0  # multiplies rewards in training, not in what is reported
+    normalize: bool = True  # observations by their running mean and deviation, for each role
+
+    def __post_init__(self):
+        check_at_least(self, 1, "environments", "unroll", "updates", "epochs", "minibatches")
+        check_at_least(self, 0, "window", "entropy", "value_weight")
+        check_positive(self, "learning_rate", "gradient_norm", "clip", "reward_scale")
+        for name in ("discount", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ImitationSettings:
+    """How the distance between guider and learner is measured, in teaching and in pulling back."""
+
+    kl: str = "forward"  # "forward" is KL(guider, learner), the paper's; "reverse" is KL(learner, guider)
+    reduction: str = "mean"  # over the dimensions of an action: "mean", as the paper's code does, or "sum"
+    shared: bool = True  # guider and learner are one network that is told who it is; False: one for each
+
+    def __post_init__(self):
+        check_one_of(self, "kl", ("forward", "reverse"))
+        check_one_of(self, "reduction", ("mean", "sum"))
+
+
+@dataclass(frozen=True)
+class ApartSettings:
+    """As `ImitationSettings`, for methods in which guider and learner can not share a network."""
+
+    kl: str = "forward"  # "forward" is KL(guider, learner), the paper's; "reverse" is KL(learner, guider)
+    reduction: str = "mean"  # over the dimensions of an action: "mean", as the paper's code does, or "sum"
+
+    shared = False
+
+    __post_init__ = ImitationSettings.__post_init__
+
+
+@dataclass(frozen=True)
+class PenaltySettings:
+    """The weight alpha of the pull back, and of the learner's own policy gradient, follows the distance."""
+
+    target: float = 1e-3  # nats, the distance to hold; alpha moves by 1.2 where it is off by more than 1.2
+    start: float = 0.1  # alpha once the distance is first above the target
+    largest: float = 10.0
+
+    def __post_init__(self):
+        check_positive(self, "target", "start", "largest")
+        if self.start > self.largest:
+            raise ValueError(f"start must be at most largest = {self.largest}, not {self.start}")
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """Where the guider may go: ratios mu / pi inside the region; outside it is clipped and pulled back."""
+
+    form: str = "delta"  # "delta": from 1 - size to 1 + size; "ratio": from 1 / size to size
+    size: float = 0.1
+
+    def __post_init__(self):
+        check_one_of(self, "form", ("delta", "ratio"))
+        if self.form == "delta" and not 0 < self.size < 1:
+            raise ValueError(f"size must be between 0 and 1 for form = 'delta', not {self.size}")
+        if self.form == "ratio" and not 1 < self.size < float("inf"):
+            raise ValueError(f"size must be above 1 for form = 'ratio', not {self.size}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest ratio inside the region."""
+        return (1 / self.size, self.size) if self.form == "ratio" else (1 - self.size, 1 + self.size)
+
+
+@dataclass(frozen=True)
+class FollowSettings:
+    """The learner's own policy gradient in GPO-clip."""
+
+    weight: float = 1.0  # alpha_RL of the paper, which takes 0, 2 or 3
+
+    def __post_init__(self):
+        check_at_least(self, 0, "weight")
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The privileged teacher that is trained first, by PPO on what the guider sees."""
+
+    updates: int = 200  # for which it is trained before the learner begins; its steps count
+    run: str = ""  # folder of another run whose guider is taken instead; it has to stay there
+
+    def __post_init__(self):
+        check_at_least(self, 1, "updates")
+
+
+@dataclass(frozen=True)
+class AdviceSettings:
+    """ADVISOR: imitation weighs exp(-sharpness * KL(guider, imitator)), the policy gradient the rest."""
+
+    sharpness: float = 10.0  # per nat
+
+    def __post_init__(self):
+        check_at_least(self, 0, "sharpness")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Without a guider."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """With a guider that is not pulled back."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
+
+
+@dataclass(frozen=True)
+class Backtracked:
+    """With a guider that starts each iteration as the learner."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ApartSettings = field(default_factory=ApartSettings)
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """With a guider that a penalty pulls back."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
+    penalty: PenaltySettings = field(default_factory=PenaltySettings)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """With a guider that is clipped to the learner."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
+    region: RegionSettings = field(default_factory=RegionSettings)
+    follow: FollowSettings = field(default_factory=FollowSettings)
+
+
+@dataclass(frozen=True)
+class TeacherFirst:
+    """With a guider that is trained first."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ApartSettings = field(default_factory=ApartSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+
+
+@dataclass(frozen=True)
+class Advised:
+    """ADVISOR with a teacher that is trained first."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ApartSettings = field(default_factory=ApartSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    advice: AdviceSettings = field(default_factory=AdviceSettings)
+
+
+@dataclass(frozen=True)
+class AdvisedTogether:
+    """ADVISOR with a guider that is trained along."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    imitation: ApartSettings = field(default_factory=ApartSettings)
+    advice: AdviceSettings = field(default_factory=AdviceSettings)
+
+
+DEFAULTS = {
+    "gpo-naive": Backtracked(),
+    "gpo-penalty": Penalised(),
+    "gpo-clip": Clipped(),
+    "gpo-clip-supervised": Clipped(follow=FollowSettings(weight=0.0)),
+    "gpo-ablation": Penalised(),
+    "ppo": Plain(),
+    "ppo-asym": Plain(),
+    "ppo-bc": Guided(),
+    "a2d": Guided(),
+    "advisor-co": AdvisedTogether(),
+    "advisor": Advised(),
+    "dagger": TeacherFirst(),
+    "bc": TeacherFirst(),
+    "elf": TeacherFirst(),
+}

@@ -1,0 +1,56 @@
+"""Figures of a run whose guider is model-free, or whose task is no `ControlTask`; in the manner of `gps.plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gps.plot import BLUE, GREEN, RED, WIDE, Rows, fit_scale, numbers, save, styled
+
+RETURNS = (
+    ("learner_return", RED, "^-", "learner, most likely actions"),
+    ("learner_return_sampled", GREEN, "s-", "learner, sampled actions"),
+    ("train_return", BLUE, "-", "whoever acts in training"),
+)
+PANELS = (  # what ties guider and learner, as far as a method has it
+    ("kl_to_learner", "KL, guider and learner (nats)"),
+    ("alpha", "penalty alpha"),
+    ("advice", "weight of imitation"),
+    ("guider_entropy", "entropy of the guider (nats)"),
+    ("learner_entropy", "entropy of the learner (nats)"),
+)
+
+
+def returns(rows: Rows, path: Path) -> list[Path]:
+    """Save `returns_figure` as `path` with .png and .pdf; returns the files written."""
+    return save(returns_figure(rows), path)
+
+
+@styled
+def returns_figure(rows: Rows) -> Figure | None:
+    """Returns over simulator steps, and what ties guider and learner; None where nothing was trained by returns."""
+    if not any("train_return" in row for row in rows):
+        return None
+    curves = [(numbers(rows, "steps", field), *look) for field, *look in RETURNS]
+    curves = [(found, *look) for found, *look in curves if len(found[0])]
+    if not curves:
+        return None
+    ties = [(label, found) for field, label in PANELS if len((found := numbers(rows, "steps", field))[0])]
+    figure = Figure(figsize=(WIDE, 2.0 * (1 + (len(ties) > 0))))
+    parts = np.atleast_1d(np.asarray(figure.subfigures(2 if ties else 1, 1)))
+    axes = parts[0].subplots()
+    axes.set(xlabel="simulator steps (thousands)", ylabel="return of an episode")
+    for (steps, values), color, line, label in curves:
+        line = line if len(steps) <= 40 else line.strip("os^")
+        axes.plot(steps / 1000, np.nanmean(values, axis=1), line, color=color, label=label)
+    axes.set_xlim(0, None)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    cells = parts[1].subplots(1, len(ties), squeeze=False)[0] if ties else []
+    for cell, (label, (steps, values)) in zip(cells, ties, strict=True):
+        cell.plot(steps / 1000, np.nanmean(values, axis=1), color=BLUE)
+        cell.set(xlabel="steps (thousands)", title=label, xlim=(0, None))
+        cell.title.set_fontsize(7)
+        fit_scale(cell, mask=True)
+    return figure

@@ -1,0 +1,185 @@
+"""Networks over sequences of observations, with or without a memory, and the policy that acts by one.
+
+    x  --> dense layers --> [GRU, whose memory h is zero where an episode begins] --> head --> z
+
+A network is applied to whole sequences, time leading; a step is a sequence of length one. The dense layers and the
+head see all time steps at once, only the recurrence itself is a loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from policies.distributions import Distribution
+from policies.normalize import Normalizer
+
+ACTIVATIONS = {"tanh": nn.tanh, "silu": nn.silu, "relu": nn.relu}
+
+
+@jax.custom_vjp
+def product(x: Float[Array, "B n"], w: Float[Array, "n m"]) -> Float[Array, "B m"]:
+    """x w, whose gradient in w is computed from a transposed copy of x: CPUs are faster so, by more than the copy."""
+    return x @ w
+
+
+def _product_back(inputs, change):
+    x, w = inputs
+    return change @ w.T, jax.lax.optimization_barrier(x.T) @ change
+
+
+product.defvjp(lambda x, w: (x @ w, (x, w)), _product_back)
+
+
+def _multiply(x, w, *_, **__):
+    """`product` as flax's dense layers call it, with dimensions that are always those of two matrices."""
+    return product(x, w)
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit (Cho et al., 2014; reset gate after the product, as in cuDNN)."""
+
+    width: int
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "B H"], x: Float[Array, "L B n"], first: Bool[Array, "L B"]
+    ) -> Float[Array, "L B H"]:
+        """The memory after each step; it is zero before a step that is the first of an episode."""
+        # the input's share of all gates in one product outside the loop
+        gates = nn.Dense(3 * self.width, name="input", dot_general=_multiply)(x.reshape(-1, x.shape[-1]))
+        gates = jnp.split(gates.reshape(*x.shape[:2], -1), 3, axis=-1)
+        recurrent = self.param("recurrent", nn.initializers.orthogonal(), (self.width, 3 * self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        keep = jnp.where(first, 0.0, 1.0)[..., None]
+        return _recur(h, gates, keep, jnp.split(recurrent, 3, axis=-1), bias)
+
+
+# The recurrence keeps its three gates in arrays of their own: on CPUs XLA vectorises a loop's body only where it does
+# not cut arrays along their last axis. Three small products instead of one cost less than that.
+
+
+@jax.custom_vjp
+def _recur(h, gates, keep, recurrent, bias) -> Float[Array, "L B H"]:
+    """The memories of a GRU, from the input's shares of the gates r, z, n and the weights of the memory in each."""
+    return _recur_forward(h, gates, keep, recurrent, bias)[0]
+
+
+def _recur_forward(h, gates, keep, recurrent, bias):
+    def step(h, inputs):
+        (gate_r, gate_z, gate_n), keep = inputs
+        h = keep * h
+        r = nn.sigmoid(gate_r + h @ recurrent[0])
+        z = nn.sigmoid(gate_z + h @ recurrent[1])
+        share = h @ recurrent[2] + bias
+        n = nn.tanh(gate_n + r * share)
+        h = z * h + (1.0 - z) * n
+        return h, (h, r, z, n, share)
+
+    hs, *found = jax.lax.scan(step, h, (gates, keep))[1]
+    return hs, (h, keep, recurrent, hs, found)
+
+
+def _recur_back(saved, changes):
+    """The loop backwards carries the gradient in h and no more; all else is computed for all steps at once."""
+    h, keep, recurrent, hs, (r, z, n, share) = saved
+    before = keep * jnp.concatenate([h[None], hs[:-1]])
+    slope = (1.0 - z) * (1.0 - n**2)
+    # how the three shares of the memory in the gates change the next memory
+    slopes = [slope * share * r * (1.0 - r), (before - n) * z * (1.0 - z), slope * r]
+    slopes, transposed = jax.lax.optimization_barrier((slopes, [w.T for w in recurrent]))
+
+    def step(change, inputs):
+        own, slopes, z, keep = inputs
+        change = change + own
+        through = sum((change * slope) @ w for slope, w in zip(slopes, transposed, strict=True))
+        return keep * (change * z + through), change
+
+    start, changes = jax.lax.scan(step, jnp.zeros_like(h), (changes, slopes, z, keep), reverse=True)
+    shares = [changes * slope for slope in slopes]
+    inputs = jax.lax.optimization_barrier(before.reshape(-1, h.shape[-1]).T)
+    weights = [inputs @ share.reshape(-1, h.shape[-1]) for share in shares]
+    return start, [*shares[:2], changes * slope], jnp.zeros_like(keep), weights, shares[2].sum((0, 1))
+
+
+_recur.defvjp(_recur_forward, _recur_back)
+
+
+class Network(nn.Module):
+    """Dense layers, an optional GRU, and a linear head."""
+
+    hidden: tuple[int, ...]  # widths of the dense layers
+    outputs: int
+    memory: int = 0  # width of the GRU; 0 for a network without memory
+    activation: str = "tanh"
+    free: int = 0  # the last of the outputs are parameters that no input changes
+    head_scale: float = 0.01  # variance of the head's initial weights, relative to 1 / fan-in
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "B H"], x: Float[Array, "L B n"], first: Bool[Array, "L B"]
+    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
+        """Memory after each step, and outputs."""
+        act = ACTIVATIONS[self.activation]
+        steps = x.shape[:2]
+        x = x.reshape(-1, x.shape[-1])  # XLA multiplies plain matrices faster, above all in gradients
+        for width in self.hidden:
+            x = act(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2**0.5), dot_general=_multiply)(x))
+        hs = jnp.zeros((*steps, 0))
+        if self.memory:
+            hs = GRU(self.memory)(h, x.reshape(*steps, -1), first)
+            x = hs.reshape(-1, self.memory)
+        head = nn.initializers.variance_scaling(self.head_scale, "fan_in", "truncated_normal")
+        z = nn.Dense(self.outputs - self.free, kernel_init=head, name="head", dot_general=_multiply)(x)
+        z = z.reshape(*steps, -1)
+        if self.free:
+            constant = self.param("free", nn.initializers.zeros, (self.free,))
+            z = jnp.concatenate([z, jnp.broadcast_to(constant, (*z.shape[:-1], self.free))], axis=-1)
+        return hs, z
+
+    def run(
+        self, params: Any, h: Float[Array, "B H"], x: Float[Array, "L B n"], first: Bool[Array, "L B"]
+    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
+        """Memory after each step, and outputs, with these parameters."""
+        hs, z = cast(tuple[Array, Array], self.apply(params, h, x, first))
+        return hs, z
+
+    def start(self, key: PRNGKeyArray, inputs: int) -> Any:
+        """Fresh parameters for inputs of that size."""
+        return self.init(key, jnp.zeros((1, self.memory)), jnp.zeros((1, 1, inputs)), jnp.zeros((1, 1), bool))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NetworkPolicy:
+    """A policy pi(u | o_0 .. o_t) by a network whose inputs are zeros, the normalised observation, and zeros.
+
+    The zeros stand where a guider that shares the network (or its form) has what only the guider sees.
+    """
+
+    network: Network = field(metadata={"static": True})
+    distribution: Distribution = field(metadata={"static": True})
+    padding: tuple[int, int] = field(metadata={"static": True})  # zeros before and after the observation
+    params: Any
+    normalizer: Normalizer
+
+    def start_memory(self) -> Float[Array, " H"]:
+        """What it remembers before an episode."""
+        return jnp.zeros(self.network.memory)
+
+    def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape n"]:
+        """The noise for actions; zero gives the mode."""
+        return self.distribution.noise(key, shape)
+
+    def act(
+        self, memory: Float[Array, " H"], o: Float[Array, " no"], noise: Float[Array, " n"]
+    ) -> tuple[Float[Array, " H"], Array]:
+        """One step for one observation: what it remembers after it, and the environment's action."""
+        x = jnp.pad(self.normalizer(o), self.padding)
+        memories, z = self.network.run(self.params, memory[None], x[None, None], jnp.zeros((1, 1), bool))
+        return memories[0, 0], self.distribution.environment(self.distribution.sample(z[0, 0], noise))
