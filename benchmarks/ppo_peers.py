@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from gps.guiders.model_free_settings import PpoSettings
 from gps.tasks.task import ActionSpace, State
 
+VALUE_WEIGHT = 0.5  # of half the squared error, as ours
 PACKAGES = ("rejax", "gymnax", "six", "brax")  # gymnax imports six and does not say so
 HIDDEN = (64, 64)
 
@@ -95,7 +96,7 @@ class Rejax:
             gae_lambda=ppo.trace,
             clip_eps=ppo.clip,
             ent_coef=ppo.entropy,
-            vf_coef=ppo.value_weight,
+            vf_coef=VALUE_WEIGHT,
         )
         self.updates = ppo.updates
 
@@ -162,7 +163,7 @@ def brax_train(
             clipping_epsilon=ppo.clip,
             gae_lambda=ppo.trace,
             max_grad_norm=ppo.gradient_norm,
-            vf_loss_coefficient=ppo.value_weight,
+            vf_loss_coefficient=VALUE_WEIGHT,
             network_factory=functools.partial(
                 networks.make_ppo_networks,
                 policy_hidden_layer_sizes=HIDDEN,

@@ -78,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from gps.evaluate import EPISODES, evaluate, returns
+    from gps.evaluate import episode_count, evaluate, returns
     from gps.tasks.task import is_control
     from gps.train import load
 
@@ -86,10 +86,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     task, policy = guider.task, guider.policy(state)
     key = jax.random.key(options.seed)
     if not is_control(task):
-        judge = jax.jit(lambda key: returns(task, policy, jax.random.split(key, EPISODES), options.noise))
+        count = episode_count(task)
+        judge = jax.jit(lambda key: returns(task, policy, jax.random.split(key, count), options.noise))
         values, steps = map(np.asarray, judge(key))
         print(
-            f"{EPISODES} episodes: return {values.mean():.4g} mean, {np.median(values):.4g} median, "
+            f"{count} episodes: return {values.mean():.4g} mean, {np.median(values):.4g} median, "
             f"{values.min():.4g} to {values.max():.4g}; {steps.mean():.1f} steps"
         )
         return 0

@@ -13,6 +13,7 @@ from gps.statistics import CONFIDENCE, RESAMPLES, TRIMMED, Estimate, Goals, Resu
 # of a `Result`; their columns in the CSV, and the factor from their unit to that of the column
 ESTIMATES = {
     "final_return": ("final_return", 1.0),
+    "final_sampled": ("final_return_sampled", 1.0),
     "area": ("area_under_return", 1.0),
     "final_distance": ("final_distance_cm", 100.0),
     "steps_to_return": ("steps_to_return", 1.0),
@@ -31,6 +32,8 @@ def markdown(results: Sequence[Result], goals: Goals) -> str:
     }
     if any(result.curve.returns.count.any() for result in results):
         columns["final return"] = [_cell(result.final_return, result.finished) for result in results]
+        if any(result.final_sampled.count for result in results):
+            columns["by sampled actions"] = [_cell(result.final_sampled, result.finished) for result in results]
         columns["area under return"] = [_cell(result.area, result.finished) for result in results]
         if goals.learner_return is not None:
             name = f"steps to return {goals.learner_return:g}"
@@ -86,8 +89,10 @@ def notes(goals: Goals, ranges: Mapping[str, tuple[float, float]], failed: Seque
         f"Interquartile means over seeds, and {100 * CONFIDENCE:g} % percentile bootstrap intervals over seeds "
         f"({RESAMPLES} resamples). An interquartile mean leaves out a quarter of the seeds at each end, rounded down: "
         f"with fewer than {1 / TRIMMED:g} it is the mean.",
-        "Return and distance are those of the learner, without noise on its actions, at the last evaluation. Steps are "
-        "of the simulator, and seconds of training with compilation; neither counts evaluations.",
+        "Return and distance are those of the learner at the last evaluation, without noise on its actions but where "
+        "they are said to be sampled. Steps are of the simulator; those of evaluations do not count, nor those of a "
+        "teacher from another run. Seconds are of training, without evaluations and compilation: a run's first "
+        "iteration counts as long as the median of the others.",
     ]
     for task, (low, high) in ranges.items():
         if low < high:

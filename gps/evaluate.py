@@ -14,7 +14,7 @@ from gps.learner import Policy, run_episode
 from gps.tasks.task import ControlTask, Environment, episode_cost
 
 LAST_STEPS = 10  # the distance of an episode is the mean over its last steps
-EPISODES = 256  # of an environment without conditions of its own
+STEPS = 2**16  # of an evaluation in short episodes; see `episode_count`
 
 
 @jax.tree_util.register_dataclass
@@ -76,9 +76,14 @@ def evaluate(
     return jax.vmap(one)(contexts, jax.random.split(key, len(contexts)))
 
 
-def evaluate_episodes(task: Environment, policy: Policy, key: PRNGKeyArray, count: int = EPISODES) -> Episodes:
-    """Let the learner act in `count` episodes, once by its most likely actions and once by drawn ones."""
-    keys = jax.random.split(key, count)
+def episode_count(task: Environment) -> int:
+    """How many episodes an evaluation takes: more where they are short, so that it says as much; 64 to 4096."""
+    return min(max(STEPS // task.horizon, 64), 4096)
+
+
+def evaluate_episodes(task: Environment, policy: Policy, key: PRNGKeyArray) -> Episodes:
+    """Let the learner act in `episode_count` episodes, once by its most likely actions and once by drawn ones."""
+    keys = jax.random.split(key, episode_count(task))
     returned, length = returns(task, policy, keys, 0.0)
     sampled, _ = returns(task, policy, keys, 1.0)
     return Episodes(returned, sampled, length)

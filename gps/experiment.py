@@ -69,7 +69,9 @@ class Experiment:
             own = _overlay(config.to_dict(entry.defaults), preset.get(where, {}))
             return config.from_dict(type(entry.defaults), _overlay(own, settings.get(where, {})), where)
 
-        return cls(run, complete(TASKS[run.task], "task"), complete(GUIDERS[run.guider], "guider"))
+        guider = complete(GUIDERS[run.guider], "guider")
+        _check_teaching(run, guider)
+        return cls(run, complete(TASKS[run.task], "task"), guider)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables; `resolve` takes them back."""
@@ -98,6 +100,16 @@ class Experiment:
             return GUIDERS[self.run.guider].build(self.build_task(), self.guider)
         except ValueError as error:
             raise config.SettingsError(str(error)) from error
+
+
+def _check_teaching(run: RunSettings, guider: Any) -> None:
+    """Raise SettingsError where a run would end before its teacher is trained and the learner's turn comes."""
+    teacher = getattr(guider, "teacher", None)
+    if teacher is not None and not teacher.run and run.iterations * guider.ppo.updates <= teacher.updates:
+        raise config.SettingsError(
+            f"guider.teacher.updates = {teacher.updates} leave the learner none of {run.iterations} iterations "
+            f"of {guider.ppo.updates} updates: take fewer, more iterations, or a teacher from guider.teacher.run"
+        )
 
 
 def _overlay(base: Mapping[str, Any], changes: Any) -> Any:

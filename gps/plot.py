@@ -81,7 +81,8 @@ def draw_all(
     """
     return [
         *learning_curves(rows, figures / "learning_curves"),
-        *multipliers(rows, figures / "multipliers"),
+        # a model-free guider has no multipliers, and its KL is in the figure of its returns
+        *([] if any("train_return" in row for row in rows) else multipliers(rows, figures / "multipliers")),
         *improvement(rows, figures / "improvement"),
         *paths(skeletons, targets, distances, figures / "paths", train_targets),
         *animation(skeletons, targets, dt, figures / "reaching.gif"),

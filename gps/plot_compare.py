@@ -53,7 +53,12 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
             _finish(axes, field, goal)
             axes.set(xlabel=xlabel, ylabel=ylabel)
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]}
-    figure.legend(handles=handles.values(), loc="outside upper center", ncols=6, handlelength=3.2)
+    figure.legend(
+        handles=handles.values(),
+        loc="outside upper center",
+        ncols=2 * max(len(panels), 2) - (len(panels) < 3),
+        handlelength=3.2,
+    )
     return figure
 
 

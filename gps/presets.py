@@ -1,6 +1,6 @@
 """What model-free guiders take as defaults on each task: tables of settings over their own defaults.
 
-A table, or a key of it, counts for the guiders that have it.
+A table, or a key of it, counts for the guiders that have it; what is under "methods" for the guider of that name.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from typing import Any
 
 from gps import config
 
-Tables = dict[str, Any]  # "run" and "guider"
+Tables = dict[str, Any]  # "run", "guider" and "methods"
 
 REACHING: Tables = {
     "run": {"iterations": 60, "checkpoint_every": 10},
     "guider": {
         "network": {"distribution": "gaussian"},  # and the default widths: the same learner as BADMM's
         "ppo": {"environments": 64, "unroll": 50, "updates": 4, "learning_rate": 1e-3, "entropy": 0.0},
+        "teacher": {"updates": 80},
     },
 }
 
@@ -33,8 +34,11 @@ DOORS: Tables = {
             "learning_rate": 1e-2,
             "entropy": 1e-3,
         },
+        "penalty": {"start": 1.0},  # with one step an update, alpha has few occasions to grow
         "teacher": {"updates": 200},
     },
+    # it forgets in each update what its guider knew, so that a large step is all that it ever sees
+    "methods": {"gpo-naive": {"ppo": {"learning_rate": 3e-3}}},
 }
 
 # Unroll, epochs, discount and clipping as the GPO authors have them with memory; more environments, a larger step and a
@@ -82,6 +86,7 @@ def locomotion(
             },
             "region": {"size": delta},
             "follow": {"weight": follow},
+            "teacher": {"updates": 80},
         },
     }
 
@@ -105,6 +110,8 @@ def of(preset: Tables, guider: str, defaults: Any) -> Tables:
         name: {key: value for key, value in preset["guider"][name].items() if key in config.to_dict(table)}
         for name, table in has.items()
     }
+    for name, table in preset.get("methods", {}).get(guider, {}).items():
+        known[name] = {**known.get(name, {}), **table}
     if guider == "gpo-clip-supervised":
         known.pop("follow", None)  # without that gradient is what it is
     return {"run": dict(preset.get("run", {})), "guider": known}

@@ -9,6 +9,7 @@ from typing import Any
 
 from gps import presets
 from gps.guiders.badmm import Badmm, BadmmSettings
+from gps.guiders.mdgps import Mdgps, MdgpsSettings
 from gps.guiders.model_free import ModelFree
 from gps.guiders.model_free_settings import DEFAULTS
 from gps.tasks.brax_task import BRAX
@@ -74,6 +75,9 @@ _MODEL_FREE = {
 
 GUIDERS = {
     "badmm": Entry(BadmmSettings(), Badmm, "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian"),
+    "mdgps": Entry(
+        MdgpsSettings(), Mdgps, "mirror descent guided policy search: LQR on fitted dynamics, close to the learner"
+    ),
     **{name: Entry(DEFAULTS[name], functools.partial(ModelFree, name), about) for name, about in _MODEL_FREE.items()},
 }
 

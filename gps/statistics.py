@@ -43,9 +43,10 @@ class Learning:
     """What the n evaluations of one run say of its learner; NaN where a simulation diverged or there is no number."""
 
     steps: Float[np.ndarray, " n"]  # simulator steps before the evaluation
-    seconds: Float[np.ndarray, " n"]  # of training before it, compilation included, evaluations excluded
+    seconds: Float[np.ndarray, " n"]  # of training before it, without compilation and evaluations
     returns: Float[np.ndarray, " n"]
     distances: Float[np.ndarray, " n"]  # m, mean over the test conditions
+    sampled: Float[np.ndarray, " n"]  # returns by actions drawn from the policy
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,28 @@ class Result:
     finished: int  # that came to their end; the others diverged
     steps: float  # simulator steps of a run (of the longest one)
     final_return: Estimate
+    final_sampled: Estimate
     final_distance: Estimate  # m
     area: Estimate  # see `area`
     steps_to_return: Estimate  # over the seeds that reached the goal; its count says how many
     steps_to_distance: Estimate
-    seconds: Estimate  # of training, compilation included, evaluations excluded
+    seconds: Estimate  # of training, without compilation and evaluations
     curve: Curve
 
 
 def learning(rows: Sequence[Mapping[str, Any]]) -> Learning:
     """Of a run's metrics, the rows with an evaluation of the learner."""
-    fields = ("learner_return", "test_distance_mean")
-    seconds = np.cumsum([row["iteration_seconds"] for row in rows])
+    fields = ("learner_return", "test_distance_mean", "learner_return_sampled")
+    spent = np.array([row["iteration_seconds"] for row in rows], float)
+    if len(spent) > 1:
+        spent[0] = np.median(spent[1:])  # the first iteration compiles, or finds what an earlier run has compiled
+    seconds = np.cumsum(spent)
     found = [
         (row["steps"], spent, *(row.get(field) for field in fields))
         for row, spent in zip(rows, seconds, strict=True)
         if any(field in row for field in fields)
     ]
-    return Learning(*np.array(found, float).reshape(-1, 4).T)  # None becomes NaN
+    return Learning(*np.array(found, float).reshape(-1, 5).T)  # None becomes NaN
 
 
 def estimate(values: Float[np.ndarray, "S *n"]) -> Estimate:
@@ -188,6 +193,7 @@ def summarise(
         len(runs),
         steps=max((float(run.steps[-1]) for run in runs if len(run.steps)), default=float("nan")),
         final_return=_over(runs, lambda run: run.returns[-1]),
+        final_sampled=_over(runs, lambda run: run.sampled[-1]),
         final_distance=_over(runs, lambda run: run.distances[-1]),
         area=_over(runs, lambda run: area(run.steps, run.returns, *between)),
         steps_to_return=_over(runs, lambda run: steps_to(run.steps, run.returns >= best)),

@@ -119,7 +119,10 @@ def train(
         return spent + time.time() - began_at
 
     stream = io.StringIO() if quiet else None
-    columns = RETURN_COLUMNS if isinstance(guider, ModelFree) else DEFAULT_COLUMNS
+    columns = DEFAULT_COLUMNS
+    if isinstance(guider, ModelFree):
+        unknown = "learner_return_sampled" if is_control(guider.task) else "test_cm"
+        columns = tuple(column for column in RETURN_COLUMNS if column.key != unknown)
     with Progress(run.iterations, _title(experiment), stream=stream, done=first, columns=columns) as progress:
         if restored:
             for damage in restored.skipped:

@@ -56,7 +56,7 @@ class Distribution(Protocol):
         ...
 
     def entropy(self, z: Float[Array, "*b z"]) -> Float[Array, "*b"]:
-        """Entropy of what an environment is given, in nats."""
+        """Entropy in nats: of the action after tanh, else of the raw one."""
         ...
 
     def kl(self, p: Float[Array, "*b z"], q: Float[Array, "*b z"]) -> Float[Array, "*b d"]:

@@ -47,7 +47,7 @@ def trained(monkeypatch):
     guider takes ten times the steps. A run whose name is in `diverging` diverges in its second iteration.
     """
 
-    def quick(folder, *, quiet=False):
+    def quick(folder, *, quiet=False, programs=None):
         run = folder.settings["run"]
         quick.names.append(folder.path.name)
         folder.rewind_metrics(0)

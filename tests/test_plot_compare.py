@@ -24,7 +24,7 @@ def result_of(task: str = "reach", guider: str = "guide", seeds: int = 4, count:
     runs = []
     for _ in range(seeds):
         distances = np.geomspace(0.1, 0.001, count) * np.exp(rng.normal(0, 0.2, count))
-        own = {"returns": -1000 * distances, "distances": distances, **fields}
+        own = {"returns": -1000 * distances, "distances": distances, "sampled": -2000 * distances, **fields}
         runs.append(Learning(1000.0 * np.arange(1, count + 1), rng.uniform(1, 2) * np.arange(1, count + 1), **own))
     return summarise(task, guider, seeds, runs, NO_GOALS, (nan, nan))
 

@@ -18,6 +18,7 @@ from gps.guiders.roles import Roles
 from gps.guiders.unroll import along
 
 _LARGEST_LOG_RATIO = 10.0
+_VALUE_WEIGHT = 0.25  # of a critic's squared error; with an optimiser of its own, only the clipping of its norm sees it
 
 
 @jax.tree_util.register_dataclass
@@ -116,7 +117,7 @@ class Objective:
         for critic in method.critics:
             if critic in terms:
                 error = (z[critic] - batch.targets[critic]) ** 2
-                losses[critic] = 0.5 * self.settings.ppo.value_weight * _mean(error, batch.weights[critic])
+                losses[critic] = _VALUE_WEIGHT * _mean(error, batch.weights[critic])
         if advice is not None:
             log["advice"] = advice.mean()
         log |= {f"loss_{name}": value for name, value in losses.items()}

@@ -24,7 +24,7 @@ class Method:
     guider: str = "improved"  # "improved" by L1, "frozen" after it was trained first and alone, or "none"
     taught: bool = True  # L2
     follows: bool = False  # L4
-    # How the guider is held: "" (not at all), "backtrack" (it starts each iteration as the learner), "penalty", "clip".
+    # How the guider is held: "" (not at all), "backtrack" (it starts each update as the learner), "penalty", "clip".
     pull: str = ""
     critic: str = "guider"  # the critic sees what the "guider" sees, or the "learner"
     advised: bool = False  # L2 and L4 weighted by how well an imitator can do what the guider does

@@ -8,6 +8,7 @@ search are terms of one loss here: improve (L1), teach (L2), pull back (L3), and
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +21,11 @@ from gps.guider import Metrics
 from gps.guiders.losses import Batch, Objective
 from gps.guiders.methods import METHODS
 from gps.guiders.roles import Roles
+from gps.guiders.stages import TEACHER_FIRST, Stage, Terms, main_stage, window_length
 from gps.guiders.unroll import Running, Unroll, advantages, along, collect, finals_of
 from gps.tasks.task import Environment
 from gps.trees import all_finite, bare, keyed, select
 from policies.recurrent import NetworkPolicy
-
-Terms = tuple[str, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -41,15 +41,6 @@ class ModelFreeState:
     updates: Array  # done so far
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Some updates in a row that do the same."""
-
-    acts: str  # "guider", "learner" or "halves"
-    phases: tuple[Terms, ...]  # minimised one after the other, each for all epochs
-    critic: str  # whose advantages the policy gradients take; "" where there is none
-
-
 class ModelFree:
     """See `gps.guider.Guider` and the top of this file."""
 
@@ -59,8 +50,13 @@ class ModelFree:
         self.settings = settings
         method, ppo = METHODS[name], settings.ppo
         imitation = getattr(settings, "imitation", None)
+        if not task.privileged_size and (method.guider != "none" or method.critic == "guider"):
+            raise ValueError(
+                f"guider {name!r} needs a privileged observation, which {task.name} has not: take 'ppo', or give "
+                "the task's observations a 'privileged_state'"
+            )
         self.roles = Roles.make(method, imitation is not None and imitation.shared, task, settings.network)
-        self.window = _window(settings.network.memory, ppo)
+        self.window = window_length(settings.network.memory, ppo)
         if method.acts == "halves" and ppo.environments % 2:
             raise ValueError(
                 f"ppo.environments must be even for {name}, whose two policies share them, not {ppo.environments}"
@@ -69,8 +65,8 @@ class ModelFree:
         self.updates = ppo.updates
         self.fused = not task.calls_host
         self.steps_per_iteration = ppo.updates * ppo.environments * ppo.unroll
-        self._main = _main_stage(self.roles)
-        self._first = None
+        self._main = main_stage(method)
+        self._first: Stage | None = None
         self._teacher = None
         if method.guider == "frozen":
             if settings.teacher.run:
@@ -78,7 +74,7 @@ class ModelFree:
 
                 self._teacher = load_teacher(settings.teacher.run, self)
             else:
-                self._first = Stage("guider", (("improve", "teacher_critic"),), "teacher_critic")
+                self._first = TEACHER_FIRST
         self._adam = optax.chain(optax.clip_by_global_norm(ppo.gradient_norm), optax.adam(ppo.learning_rate, eps=1e-5))
 
     def init(self, key: PRNGKeyArray) -> ModelFreeState:
@@ -116,21 +112,18 @@ class ModelFree:
 
     def update(self, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
         """Everything that follows `collect`; returns the state and metrics."""
-        first, running_unroll = self._first, samples
-        if first is None:
-            return self._learn(self._main, state, running_unroll, key)
-        shared = jax.eval_shape(lambda: self._learn(self._main, state, samples, key)[1])
-        early = jax.eval_shape(lambda: self._learn(first, state, samples, key)[1])
-        blank = dict.fromkeys([*shared, *early], jnp.nan)
+        if self._first is None:
+            return self._learn(self._main, state, samples, key)
+        stages = (self._first, self._main)
+        learn = [functools.partial(self._learn, stage, state, samples, key) for stage in stages]
+        names = sorted({name for one in learn for name in jax.eval_shape(one)[1]})
 
-        def learn(stage):
-            def run():
-                after, metrics = self._learn(stage, state, samples, key)
-                return after, {name: jnp.asarray(metrics.get(name, value), float) for name, value in blank.items()}
+        def alike(one):
+            """With the metrics of both stages; those that it has not are NaN."""
+            after, metrics = one()
+            return after, {name: jnp.asarray(metrics.get(name, jnp.nan), float) for name in names}
 
-            return run
-
-        return jax.lax.cond(state.updates < self.settings.teacher.updates, learn(first), learn(self._main))
+        return jax.lax.cond(self._early(state), *(functools.partial(alike, one) for one in learn))
 
     def _acting(self, state: ModelFreeState) -> tuple[tuple[str, ...], Array]:
         """Roles that may act, and for each environment the index of the one that does."""
@@ -140,8 +133,11 @@ class ModelFree:
         who = jnp.arange(count) * len(roles) // count
         if self._first is None or acts == "guider":
             return roles, who
-        early = state.updates < self.settings.teacher.updates
-        return ("guider", *roles), (1 + who) * (1 - early)
+        return ("guider", *roles), (1 + who) * (1 - self._early(state))
+
+    def _early(self, state: ModelFreeState) -> Array:
+        """Whether the teacher is still being trained."""
+        return state.updates < self.settings.teacher.updates
 
     def _learn(self, stage: Stage, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
         running, unroll = samples
@@ -265,45 +261,6 @@ class ModelFree:
         factor = jnp.where(up, jnp.full((), 1.2), jnp.where(down, jnp.full((), 1 / 1.2), jnp.ones(())))
         awake = jnp.where(distance > s.target, jnp.full((), s.start), alpha)
         return jnp.minimum(jnp.where(alpha < 1e-5, awake, factor * alpha), s.largest)
-
-
-def _window(memory: int, ppo: Any) -> int:
-    """Length of the sequences that gradients are taken over.
-
-    Errors:
-        ValueError where unroll, window, environments and minibatches do not fit each other.
-    """
-    if ppo.window and not memory:
-        raise ValueError(f"ppo.window = {ppo.window} is for networks with a memory: set network.memory, or window = 0")
-    window = (ppo.window or ppo.unroll) if memory else 1
-    if ppo.unroll % window:
-        raise ValueError(
-            f"ppo.unroll = {ppo.unroll} is no multiple of ppo.window = {window}: take a window that divides the unroll"
-        )
-    sequences = ppo.environments * ppo.unroll // window
-    if sequences % ppo.minibatches:
-        parts = f"{ppo.environments} environments x {ppo.unroll} steps in sequences of {window}"
-        raise ValueError(
-            f"ppo.minibatches = {ppo.minibatches} does not divide the {sequences} sequences of an update ({parts})"
-        )
-    return window
-
-
-def _main_stage(roles: Roles) -> Stage:
-    method = roles.method
-    critics = tuple(critic for critic in method.critics if critic != "teacher_critic")
-    improve = ("improve",) if method.guider == "improved" else ()
-    if method.pull == "backtrack":
-        return Stage(method.acts, ((*improve, *critics), ("teach",)), "critic")
-    terms = [
-        *improve,
-        *(("teach",) if method.taught else ()),
-        *(("pull_back",) if method.pull else ()),
-        *(("follow",) if method.follows else ()),
-        *(("imitate",) if "imitator" in method.roles else ()),
-        *critics,
-    ]
-    return Stage(method.acts, (tuple(terms),), "critic" if "critic" in critics else "")
 
 
 def _windows(x: Array, W: int) -> Array:

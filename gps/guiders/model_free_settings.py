@@ -45,13 +45,12 @@ class PpoSettings:
     trace: float = 0.95  # lambda of generalised advantage estimation
     clip: float = 0.2  # of the ratio to the policy that acted
     entropy: float = 0.01  # weight of the entropy bonus
-    value_weight: float = 0.5  # of the critic's squared error
     reward_scale: float = 1.0  # multiplies rewards in training, not in what is reported
     normalize: bool = True  # observations by their running mean and deviation, for each role
 
     def __post_init__(self):
         check_at_least(self, 1, "environments", "unroll", "updates", "epochs", "minibatches")
-        check_at_least(self, 0, "window", "entropy", "value_weight")
+        check_at_least(self, 0, "window", "entropy")
         check_positive(self, "learning_rate", "gradient_norm", "clip", "reward_scale")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
@@ -167,7 +166,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class Backtracked:
-    """With a guider that starts each iteration as the learner."""
+    """With a guider that starts each update as the learner."""
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
     ppo: PpoSettings = field(default_factory=PpoSettings)

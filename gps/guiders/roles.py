@@ -59,12 +59,7 @@ class Roles:
 
     @classmethod
     def make(cls, method: Method, shared: bool, task: Environment, settings: NetworkSettings) -> Roles:
-        """For a task; errors as in `choose_distribution`, and ValueError where a guider would see nothing more."""
-        if not task.privileged_size and (method.guider != "none" or method.critic == "guider"):
-            raise ValueError(
-                f"{task.name} has no privileged observation, which this guider needs: take guider 'ppo', or give the "
-                "task's observations a 'privileged_state'"
-            )
+        """For a task; errors as in `choose_distribution`."""
         distribution = choose_distribution(settings.distribution, task)
         form = {"hidden": settings.hidden, "memory": settings.memory, "activation": settings.activation}
         return cls(

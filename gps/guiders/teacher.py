@@ -20,8 +20,11 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
     """
     _, guider, state = train.load(RunFolder.open(path))
     roles = getattr(guider, "roles", None)
-    if roles is None or "guider" not in roles.method.roles:
-        raise ValueError(f"teacher.run = {path!r} is a run of {guider.name}, which has no privileged policy")
+    if roles is None or "guider" not in roles.method.roles or roles.method.pull == "backtrack":
+        raise ValueError(
+            f"teacher.run = {path!r} is a run of {guider.name}, which keeps no privileged policy: take one of 'ppo-bc' "
+            "or of a method that trains its teacher first"
+        )
     for what, own, others in (
         ("task", student.task.name, guider.task.name),
         ("network", student.settings.network, guider.settings.network),

@@ -79,6 +79,7 @@ def collect(
         after = step(carry.states, roles.distribution.environment(action))
 
         sound = jnp.isfinite(after.reward) & jnp.stack([jnp.isfinite(o).all(-1) for o in after.obs.values()]).all(0)
+        sound = sound & (after.metrics.get("diverged", jnp.zeros_like(after.reward)) == 0)  # some tasks see to it
         done = (after.done > 0) | ~sound
         reward = jnp.where(sound, after.reward, 0.0)
         returns = carry.returns + reward
@@ -144,12 +145,13 @@ def along(roles: Roles, params: dict[str, Any], name: str, memory: Array, seen: 
     return look(params, name, memory, seen, first)
 
 
-def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"], seen_after, truncated) -> Array:
+def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"], seen_after, needed) -> Array:
     """Values (L N) of the states after each step, as far as `advantages` reads them.
 
     Args:
         memories: of the critic after each step.
         seen_after: what is seen of these states, normalised.
+        needed: where they are read, besides the last step.
     """
 
     def value(memories, seen):
@@ -161,7 +163,7 @@ def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"]
 
     last = jax.tree.map(lambda x: x[-1:], (memories, seen_after))
     return jax.lax.cond(
-        truncated.any(),
+        needed.any(),
         lambda: value(memories, seen_after),
-        lambda: jnp.broadcast_to(value(*last), truncated.shape),
+        lambda: jnp.broadcast_to(value(*last), needed.shape),
     )
