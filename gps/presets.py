@@ -97,7 +97,7 @@ BRAX: dict[str, Tables] = {
     "brax-humanoid": locomotion(reward_scale=0.1),
     "brax-humanoid-standup": locomotion(reward_scale=0.1, delta=0.3, follow=3.0),
     # the paper: reward_scale 1, follow 0
-    "brax-inverted-double-pendulum": locomotion(reward_scale=0.1, discount=0.997, follow=0.0),
+    "brax-inverted-double-pendulum": locomotion(reward_scale=0.1, discount=0.997),
     "brax-swimmer": locomotion(discount=0.997, delta=0.3, follow=3.0),
     "brax-walker2d": locomotion(),
 }

@@ -184,11 +184,13 @@ def test_a_teacher_is_taken_from_another_run(guider, quick, tmp_path):
 def test_a_teacher_that_does_not_fit_is_refused_in_words(quick, tmp_path):
     alone = run(tmp_path / "alone", tables("ppo", "tiger-door", "run.iterations=1"))
     alt = run(tmp_path / "alt", tables("ppo-bc", "tiger-door-alt", "run.iterations=1"))
+    naive = run(tmp_path / "naive", tables("gpo-naive", "tiger-door", "run.iterations=1"))
     door = run(tmp_path / "door", tables("ppo-bc", "tiger-door", "run.iterations=1"))
     for folder, changes, message in (
         (alone, (), "is a run of ppo, which keeps no privileged policy"),
         (alt, (), "has another task: tiger-door-alt, and this run has tiger-door"),
         (door, ("guider.network.hidden=[9]",), "has another network"),
+        (naive, (), "is a run of gpo-naive, which keeps no privileged policy"),
     ):
         with pytest.raises(config.SettingsError, match=message):
             build(tables("dagger", "tiger-door", f'guider.teacher.run="{folder.path}"', *changes))
@@ -275,6 +277,10 @@ def test_the_arm_is_learned_through_the_c_engine(quick):
         (tables("ppo", "tiger-door", "guider.network.activation=thanh"), "did you mean 'tanh'"),
         (tables("ppo-bc", "tiger-door", "guider.imitation.kl=backward"), "kl"),
         (tables("ppo", "tiger-door", "guider.network.hidden=[]"), "hidden must name at least one positive width"),
+        (
+            tables("elf", "tiger-door", "guider.teacher.updates=8"),
+            "leave the learner none of 4 iterations of 2 updates",
+        ),
     ],
 )
 def test_settings_that_are_impossible_are_refused_in_words(settings, message):
@@ -302,3 +308,12 @@ def test_every_guider_has_its_defaults_on_every_task_that_it_takes():
     doors = Experiment.resolve({"run": {"task": "tiger-door", "guider": "ppo"}})
     assert (doors.guider.ppo.environments, doors.run.iterations) == (128, 25)
     assert dataclasses.is_dataclass(doors.guider)
+    rates = [
+        Experiment.resolve({"run": {"task": "tiger-door", "guider": name}, **own}).guider.ppo.learning_rate
+        for name, own in (
+            ("gpo-clip", {}),
+            ("gpo-naive", {}),
+            ("gpo-naive", {"guider": {"ppo": {"learning_rate": 1.0}}}),
+        )
+    ]
+    assert rates == [0.01, 0.003, 1.0]  # what a user sets comes last

@@ -55,10 +55,11 @@ def collected(task: Clock):
 
 
 ENDING = Clock()
-LOST, DARK = Clock(ends=(0, 2), name="lost"), Clock(ends=(0, 2), dark=True, name="dark")
+LOST = Clock(ends=(0, 2), name="lost")
+DARK, TOLD = (Clock(ends=(0, 2), how=how, name=how) for how in ("dark", "told"))
 
 
-@pytest.mark.parametrize("task", [ENDING, LOST, DARK], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [ENDING, LOST, DARK, TOLD], ids=lambda task: task.name)
 def test_episodes_begin_anew_exactly_where_they_end(task):
     _, last, unroll = collected(task)
     ended = dict.fromkeys(task.ends, 0)

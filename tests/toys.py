@@ -15,15 +15,16 @@ class Clock:
     """Episodes of 1 to `horizon` steps that end in one of the ways of `ends`, both drawn at the start.
 
     The learner sees (t, a number drawn anew at each step), the guider also (length, end). Of an episode that diverges,
-    the last reward, or with `dark` the last observation, is NaN. The reward is the action's first number plus t.
+    the last reward, or with how = "dark" the last observation, is NaN; with "told" the environment sees to it and says
+    so in its metrics, as those of `gps.tasks.external` do. The reward is the action's first number plus t.
     """
 
     actions = ActionSpace(2)
     observation_size, privileged_size = 2, 2
     calls_host = False
 
-    def __init__(self, horizon: int = 3, ends: tuple[int, ...] = (0, 1), dark: bool = False, name: str = "clock"):
-        self.horizon, self.ends, self.dark, self.name = horizon, ends, dark, name
+    def __init__(self, horizon: int = 3, ends: tuple[int, ...] = (0, 1), how: str = "", name: str = "clock"):
+        self.horizon, self.ends, self.how, self.name = horizon, ends, how, name
 
     def reset(self, key):
         length, end, drawing, rest = jax.random.split(key, 4)
@@ -35,7 +36,7 @@ class Clock:
             "key": rest,
         }
         zero = jnp.zeros(())
-        return State(data, self._obs(data), zero, zero, {"t": zero}, {"truncation": zero})
+        return State(data, self._obs(data), zero, zero, {"t": zero, "diverged": zero}, {"truncation": zero})
 
     def step(self, state, action):
         drawing, rest = jax.random.split(state.data["key"])
@@ -44,12 +45,14 @@ class Clock:
         over = t >= data["length"]
         lost = over & (data["end"] == 2)
         reward = action[0] + t
-        reward = reward if self.dark else jnp.where(lost, jnp.nan, reward)
+        told = self.how == "told"
+        reward = reward if self.how == "dark" else jnp.where(lost, 0.0 if told else jnp.nan, reward)
         obs = self._obs(data)
-        obs = {**obs, "state": jnp.where(lost & self.dark, jnp.nan, obs["state"])}
-        done = (over & (data["end"] != 2)).astype(float)  # one that diverges does not know it
+        obs = {**obs, "state": jnp.where(lost & (self.how == "dark"), jnp.nan, obs["state"])}
+        done = (over & (told | (data["end"] != 2))).astype(float)  # one that diverges does not know it
         cut = (over & (data["end"] == 1)).astype(float)
-        return State(data, obs, reward, done, {"t": t.astype(float)}, {"truncation": cut})
+        metrics = {"t": t.astype(float), "diverged": (lost & told).astype(float)}
+        return State(data, obs, reward, done, metrics, {"truncation": cut})
 
     def _obs(self, data):
         seen = jnp.stack([data["t"].astype(float), data["number"]])
