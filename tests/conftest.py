@@ -1,5 +1,6 @@
 """Environment of all tests: set before jax is imported."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +17,18 @@ import pytest
 _cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(tempfile.gettempdir()) / "gps-test-compilation-cache")
 jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Drop compiled programs before there are too many: each holds memory maps, and where a process has as many as
+    Linux allows (vm.max_map_count, 65530), the next compilation ends it with a segmentation fault.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

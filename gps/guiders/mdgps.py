@@ -24,15 +24,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from controllers.expand import HESSIANS
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
-from gps.config import check_at_least, check_one_of, check_positive
+from gps.config import check_one_of
 from gps.guider import Metrics
 from gps.guiders import samples as sampling
 from gps.guiders import trajectories
 from gps.guiders.samples import LocalModel, Samples
-from gps.guiders.trajectories import LINEARIZATIONS, SAMPLING
+from gps.guiders.trajectories import check_settings
 from gps.learner import Learner, LearnerSettings, start_learner
 from gps.tasks.task import ControlTask, require_control
 from gps.trees import select
@@ -71,21 +70,8 @@ class MdgpsSettings:
     learner: LearnerSettings = field(default_factory=lambda: LearnerSettings(training=supervise.Settings(updates=640)))
 
     def __post_init__(self):
-        check_one_of(self, "linearization", LINEARIZATIONS)
-        check_one_of(self, "sampling", SAMPLING)
+        check_settings(self)
         check_one_of(self, "step_rule", STEP_RULES)
-        check_one_of(self, "hessian", HESSIANS)
-        if not self.kl_tolerance < 1:
-            raise ValueError(f"kl_tolerance is relative and must be below 1, not {self.kl_tolerance}")
-        check_at_least(self, 2, "samples", "learner_every")
-        check_at_least(self, 0, "smoothing", "regularization")
-        check_positive(self, "start_std", "std_floor", "kl_step", "kl_step_multiplier_min", "kl_tolerance")
-        check_positive(self, "prior_strength", "model_tolerance")
-        if not self.kl_step_multiplier_min <= 1.0 <= self.kl_step_multiplier_max:
-            raise ValueError(
-                "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
-                f"{self.kl_step_multiplier_min} and {self.kl_step_multiplier_max}"
-            )
 
 
 @jax.tree_util.register_dataclass

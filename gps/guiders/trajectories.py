@@ -7,15 +7,18 @@ N samples each.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers import trust_region
+from controllers.expand import HESSIANS
 from controllers.marginals import expected_cost, propagate
 from controllers.trust_region import TrustRegionSolution
 from controllers.types import Gaussian, LinearGaussian, QuadraticCost
+from gps.config import check_at_least, check_one_of, check_positive
 from gps.guider import Metrics
 from gps.guiders.samples import LocalModel, Samples
 from gps.learner import Learner, LearnerSettings
@@ -26,6 +29,24 @@ from policies.mlp import GaussianPolicy
 
 LINEARIZATIONS = ("auto", "differentiation", "regression")
 SAMPLING = ("controllers", "learner", "both")
+
+
+def check_settings(settings: Any) -> None:
+    """Raise ValueError for what no guider of this kind can do: the checks that their settings share."""
+    check_one_of(settings, "linearization", LINEARIZATIONS)
+    check_one_of(settings, "sampling", SAMPLING)
+    check_one_of(settings, "hessian", HESSIANS)
+    if not settings.kl_tolerance < 1:
+        raise ValueError(f"kl_tolerance is relative and must be below 1, not {settings.kl_tolerance}")
+    check_at_least(settings, 2, "samples", "learner_every")
+    check_at_least(settings, 0, "smoothing", "regularization")
+    check_positive(settings, "start_std", "std_floor", "kl_step", "kl_step_multiplier_min", "kl_tolerance")
+    check_positive(settings, "prior_strength", "model_tolerance")
+    if not settings.kl_step_multiplier_min <= 1.0 <= settings.kl_step_multiplier_max:
+        raise ValueError(
+            "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
+            f"{settings.kl_step_multiplier_min} and {settings.kl_step_multiplier_max}"
+        )
 
 
 def explorers(task: ControlTask, std: float) -> LinearGaussian:
