@@ -119,14 +119,17 @@ def _plot(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     if options.settings:
         print("runs:")
-        _print_settings(config.to_dict(RunSettings()), "run")
+        _print_settings(config.to_dict(RunSettings()), "run.")
     for title, entries in (("tasks", TASKS), ("guiders", GUIDERS)):
         print(f"{title}:")
         width = max(map(len, entries)) + 2
         for name, entry in entries.items():
             print(f"  {name:{width}}{entry.about}")
             if options.settings:
-                _print_settings(config.to_dict(entry.defaults), title.removesuffix("s"))
+                _print_settings(config.to_dict(entry.defaults), f"{title.removesuffix('s')}.")
+                if entry.model_free:
+                    print("      over the defaults of model-free guiders:")
+                    _print_settings(entry.model_free, "  ")
     runs = sorted(path.parent for path in Path(options.runs).glob("*/config.toml"))
     print(f"runs in {options.runs}/:" if runs else f"no runs in {options.runs}/")
     for path in runs:
@@ -144,7 +147,7 @@ def _about(path: Path) -> str:
 
 
 def _print_settings(settings: dict, prefix: str) -> None:
-    for name, value in flat(settings, f"{prefix}.").items():
+    for name, value in flat(settings, prefix).items():
         print(f"      {name} = {value}")
 
 
