@@ -15,7 +15,7 @@ from gps.evaluate import evaluate_episodes
 from gps.guider import iterate, update_keys
 from gps.guiders.model_free import ModelFree
 from gps.guiders.model_free_settings import DEFAULTS, ImitationSettings, NetworkSettings, PpoSettings, TeacherSettings
-from gps.guiders.unroll import along, finals_of
+from gps.guiders.unroll import finals_of
 from gps.tasks.tiger import LISTEN, TigerDoor, TigerDoorSettings
 from policies.distributions import Categorical
 from policies.normalize import Normalizer
@@ -95,7 +95,7 @@ def judging(guider: ModelFree):
         seen, after = (roles.normalized(state.normalizers, obs) for obs in (unroll.obs, unroll.final))
         for critic in roles.method.critics:
             before = state.running.memories[critic]
-            hs, values[critic] = along(roles, state.params, critic, before, seen, unroll.first)
+            hs, values[critic] = roles.along(state.params, critic, before, seen, unroll.first)
             finals[critic] = finals_of(roles, state.params, critic, hs, after, jnp.ones((L, N), bool))
         return values, finals
 
@@ -339,7 +339,7 @@ def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end()
     layers["head"]["bias"] = jnp.asarray([0.0, 0.0, 1.0])
     policy = NetworkPolicy(network, Categorical(3), (0, 0), params, Normalizer.start(3))
     task = TigerDoor(TigerDoorSettings(listen_cost=0.2))
-    episodes = jax.jit(lambda key: evaluate_episodes(task, policy, key, 4096))(jax.random.key(1))
+    episodes = jax.jit(lambda key: evaluate_episodes(task, policy, key))(jax.random.key(1))
     np.testing.assert_allclose(episodes.returned, 0.8, rtol=1e-6)
     np.testing.assert_array_equal(episodes.length, 2.0)
     p = np.exp([0.0, 0.0, 1.0]) / np.exp([0.0, 0.0, 1.0]).sum()

@@ -13,7 +13,7 @@ from toys import Clock, advantages_by_sums
 from gps.guiders.methods import METHODS
 from gps.guiders.model_free_settings import NetworkSettings
 from gps.guiders.roles import Roles
-from gps.guiders.unroll import Running, advantages, along, collect, finals_of
+from gps.guiders.unroll import Running, advantages, collect, finals_of
 from gps.trees import bare, keyed
 
 N, LENGTH, MEMORY = 6, 8, 4
@@ -172,7 +172,7 @@ def test_the_value_after_a_step_has_the_memory_that_came_to_it(any_cut):
     _, _, unroll = collected(ENDING)
     unroll = jax.tree.map(jnp.asarray, unroll)
     seen, after = (roles.normalized(normalizers, obs) for obs in (unroll.obs, unroll.final))
-    memories, _ = along(roles, params, "critic", jnp.zeros((N, MEMORY)), seen, unroll.first)
+    memories, _ = roles.along(params, "critic", jnp.zeros((N, MEMORY)), seen, unroll.first)
     needed = unroll.truncated & any_cut
     found = np.asarray(finals_of(roles, params, "critic", memories, after, needed))
 

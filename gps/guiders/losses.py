@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gps.guiders.roles import Roles
-from gps.guiders.unroll import along
 
 _LARGEST_LOG_RATIO = 10.0
 _VALUE_WEIGHT = 0.25  # of a critic's squared error; with an optimiser of its own, only the clipping of its norm sees it
@@ -94,7 +93,7 @@ class Objective:
         """
         method, roles = self.roles.method, self.roles
         names = needed(method, terms)
-        z = {n: along(roles, params, n, batch.memories[n], batch.seen, batch.first)[1] for n in names}
+        z = {n: roles.along(params, n, batch.memories[n], batch.seen, batch.first)[1] for n in names}
         losses: dict[str, Array] = {}
         log: dict[str, Array] = {}
         advice = self.advice(z) if method.advised and "teach" in terms else None

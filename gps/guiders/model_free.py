@@ -22,7 +22,7 @@ from gps.guiders.losses import Batch, Objective
 from gps.guiders.methods import METHODS
 from gps.guiders.roles import Roles
 from gps.guiders.stages import TEACHER_FIRST, Stage, Terms, main_stage, window_length
-from gps.guiders.unroll import Running, Unroll, advantages, along, collect, finals_of
+from gps.guiders.unroll import Running, Unroll, advantages, collect, finals_of
 from gps.tasks.task import Environment
 from gps.trees import all_finite, bare, keyed, select
 from policies.recurrent import NetworkPolicy
@@ -201,7 +201,7 @@ class ModelFree:
         critics = [critic for critic in roles.method.critics if any(critic in terms for terms in stage.phases)]
         everyone = [*roles.method.roles, *roles.method.critics] if self.settings.network.memory else critics
         before = state.running.memories
-        found = {name: along(roles, params, name, before[name], seen, unroll.first) for name in everyone}
+        found = {name: roles.along(params, name, before[name], seen, unroll.first) for name in everyone}
         after = roles.normalized(state.normalizers, unroll.final)
 
         def finals(critic: str, needed: Array) -> Array:

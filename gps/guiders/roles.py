@@ -139,6 +139,10 @@ class Roles:
         hs, values = self.value.run(params[critic], h, seen[self.viewer(critic)], first)
         return hs, values[..., 0]
 
+    def along(self, params: dict[str, Any], name: str, h: Array, seen: dict[str, Array], first: Array):
+        """What `act` or `judge` gives, as the name is a policy's or a critic's."""
+        return (self.act if name in self.method.roles else self.judge)(params, name, h, seen, first)
+
     def trained(self, terms: tuple[str, ...]) -> tuple[str, ...]:
         """The names of the parameters that the terms of a loss change."""
         trains = {"improve": "guider", "pull_back": "guider", "teach": "learner", "follow": "learner"}

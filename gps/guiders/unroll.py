@@ -139,12 +139,6 @@ def advantages(
     return jax.lax.scan(back, jnp.zeros(values.shape[1:]), (errors, done), reverse=True)[1]
 
 
-def along(roles: Roles, params: dict[str, Any], name: str, memory: Array, seen: dict[str, Array], first: Array):
-    """A policy's or critic's memories and outputs over an unroll."""
-    look = roles.act if name in roles.method.roles else roles.judge
-    return look(params, name, memory, seen, first)
-
-
 def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"], seen_after, needed) -> Array:
     """Values (L N) of the states after each step, as far as `advantages` reads them.
 
