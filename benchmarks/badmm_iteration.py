@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import functools
 import platform
 import statistics
 import sys
@@ -26,7 +25,6 @@ import numpy as np
 from timing import machine, measure
 
 from controllers import trust_region
-from gps.guider import update
 from gps.guiders.badmm import Badmm, BadmmSettings
 from gps.guiders.samples import Samples
 from gps.learner import LearnerSettings
@@ -109,14 +107,12 @@ def print_rows(name: str, nx: int, nu: int, repeats: int) -> None:
     key = jax.random.key(0)
     state = jax.jit(guider.init)(key)
     samples = roll_out(task, state, 0)
-    whole = Row(f"{name}: iteration, learner included", functools.partial(update, guider), state, samples, key)
+    whole = Row(f"{name}: iteration, learner included", guider.update, state, samples, key)
     for iteration in range(1, 4):
         state, _ = whole.compiled(state, samples, key)
         samples = roll_out(task, state, iteration)
     whole.print(repeats, state, samples, key)
-    Row(f"{name}: iteration, guider alone", functools.partial(update, alone), state, samples, key).print(
-        repeats, state, samples, key
-    )
+    Row(f"{name}: iteration, guider alone", alone.update, state, samples, key).print(repeats, state, samples, key)
 
     _, problem, _ = jax.jit(guider.prepare)(state, samples)
     model, old = jax.tree.map(lambda a: a[0], (problem.models, problem.old))

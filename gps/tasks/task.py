@@ -110,7 +110,7 @@ class ControlTask(Environment, Protocol):
 
 def is_control(task: Environment) -> TypeGuard[ControlTask]:
     """Whether model-based guiders can use a task: it names its controllers' state, its cost and its conditions."""
-    return all(hasattr(task, name) for name in ("control_state", "cost", "final_cost", "train_contexts"))
+    return all(hasattr(task, name) for name in ("cost", "final_cost", "train_contexts"))
 
 
 def require_control(task: Environment, guider: str) -> None:
