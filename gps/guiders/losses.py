@@ -72,6 +72,11 @@ class Objective:
         outside = jax.lax.stop_gradient((ratio < low) | (ratio > high))
         return jnp.where(outside, distance, 0.0).mean()
 
+    def predict(self, z: dict[str, Array], batch: Batch, critic: str) -> Array:
+        """A critic's squared error, over the steps that count for it."""
+        error = (z[critic] - batch.targets[critic]) ** 2
+        return _VALUE_WEIGHT * _mean(error, batch.weights[critic])
+
     def distance(self, guider: Float[Array, "*b z"], learner: Float[Array, "*b z"]) -> Float[Array, "*b"]:
         """KL between guider and learner, nats; direction and reduction as the settings say."""
         imitation = self.settings.imitation
@@ -102,21 +107,18 @@ class Objective:
             log |= {f"guider_{name}": value for name, value in found.items()}
         if "teach" in terms:
             losses["teach"] = self.teach(z, "learner", 1.0 if advice is None else advice)
-            log["kl_to_learner"] = self.distance(z["guider"], z["learner"]).mean()
         if "imitate" in terms:
             losses["imitate"] = self.teach(z, "imitator")
         if "pull_back" in terms:
             weight = alpha if method.pull == "penalty" else 1.0
             losses["pull_back"] = weight * self.pull_back(z, batch)
+        if "teach" in terms or "pull_back" in terms:
             log["kl_to_learner"] = self.distance(z["guider"], z["learner"]).mean()
         if "follow" in terms:
             loss, found = self.follow(z, batch, 1.0 if advice is None else 1.0 - advice)
             losses["follow"] = self._follow_weight(alpha) * loss
             log |= {f"learner_{name}": value for name, value in found.items()}
-        for critic in method.critics:
-            if critic in terms:
-                error = (z[critic] - batch.targets[critic]) ** 2
-                losses[critic] = _VALUE_WEIGHT * _mean(error, batch.weights[critic])
+        losses |= {critic: self.predict(z, batch, critic) for critic in method.critics if critic in terms}
         if advice is not None:
             log["advice"] = advice.mean()
         log |= {f"loss_{name}": value for name, value in losses.items()}
