@@ -38,7 +38,7 @@ class GymnaxCartPole:
     calls_host = False
 
     def __init__(self):
-        import gymnax
+        import gymnax  # pyright: ignore[reportMissingImports]
 
         self.foreign, self.params = gymnax.make("CartPole-v1")
         self.horizon = self.params.max_steps_in_episode
@@ -78,8 +78,8 @@ class Rejax:
     """rejax's PPO on CartPole: `init(key)`, `train(state)` for some updates, and the return that it has come to."""
 
     def __init__(self, ppo: PpoSettings):
-        import gymnax
-        from rejax.algos import PPO
+        import gymnax  # pyright: ignore[reportMissingImports]
+        from rejax.algos import PPO  # pyright: ignore[reportMissingImports]
 
         environment, params = gymnax.make("CartPole-v1")
         self.ppo = PPO.create(
@@ -110,7 +110,7 @@ class Rejax:
 
     def reached(self, state: Any, metrics: dict[str, Any]) -> float:  # noqa: ARG002
         """Mean return of 128 episodes."""
-        from rejax.evaluate import evaluate
+        from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
 
         act = self.ppo.make_act(state)
         return float(evaluate(act, jax.random.key(1), self.ppo.env, self.ppo.env_params, 128)[1].mean())
@@ -122,7 +122,7 @@ def brax_pendulum(episode: int) -> tuple[Any, Any]:
 
     settings = BraxSettings("inverted_double_pendulum", "spring", episode, sigma=0.0, hide_velocity=False)
     task = brax_task(settings, name="brax-inverted-double-pendulum").environment
-    return task.foreign, task
+    return task.foreign, task  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def brax_train(
@@ -143,8 +143,8 @@ def brax_train(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from brax.training.agents.ppo import networks
-        from brax.training.agents.ppo.train import train
+        from brax.training.agents.ppo import networks  # pyright: ignore[reportMissingImports]
+        from brax.training.agents.ppo.train import train  # pyright: ignore[reportMissingImports]
 
         train(
             foreign,

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from controllers import constrained, optimality
 from controllers.expand import Cost, LeastSquares
@@ -166,7 +167,7 @@ def _closes_over_a_tracer(problem: Problem, x, u, args: tuple) -> bool:
     constants = [constant for _, function, given, _ in parts for constant in jax.make_jaxpr(function)(*given).consts]
     if any(type(constant).__name__ in ("JVPTracer", "LinearizeTracer") for constant in constants):
         raise ValueError("a function closes over a value that is being differentiated: pass it as params instead")
-    return any(isinstance(constant, jax.core.Tracer) for constant in constants)
+    return any(isinstance(constant, Tracer) for constant in constants)
 
 
 @_differentiable.defjvp
@@ -213,7 +214,7 @@ def _check_numbers(name: str, tree) -> None:
     for leaf in jax.tree.leaves(tree):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"{name} must hold floating-point numbers, not {jnp.result_type(leaf)}")
-        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(leaf).all():
+        if not isinstance(leaf, Tracer) and not np.isfinite(leaf).all():
             raise ValueError(f"{name} must be finite: it holds NaN or infinity")
 
 
@@ -235,7 +236,7 @@ def _limits(limits, U: Structure, us: Array, options: Options) -> tuple[Array, A
             raise ValueError(f"{name} of limits must fit one action, {us.shape[1:]}, or us, not {shape}") from None
 
     low, high = like_us("low", limits[0]), like_us("high", limits[1])
-    if not isinstance(low, jax.core.Tracer) and not isinstance(high, jax.core.Tracer):
+    if not isinstance(low, Tracer) and not isinstance(high, Tracer):
         bad = ~(np.asarray(low) <= np.asarray(high))
         if bad.any():
             t, i = np.argwhere(bad)[0]

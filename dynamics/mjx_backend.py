@@ -1,5 +1,8 @@
 """MJX: the same physics in JAX, on the device, and differentiable."""
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo makes its names at run time)
+
 from __future__ import annotations
 
 import contextlib

@@ -1,5 +1,8 @@
 """MuJoCo's C engine: all cores through `mujoco.rollout`, called from jitted code on the whole batch."""
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo makes its names at run time)
+
 from __future__ import annotations
 
 import copy

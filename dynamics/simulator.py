@@ -4,6 +4,9 @@ A simulator's state is MuJoCo's full physics state vector (time, qpos, qvel, act
 `nstate` numbers. Both engines read the same MJCF and agree within tolerance.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo makes its names at run time)
+
 from __future__ import annotations
 
 from difflib import get_close_matches

@@ -3,6 +3,9 @@
 Run: python examples/mujoco_swing_up.py
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo makes its names at run time)
+
 import sys
 import time
 from pathlib import Path

@@ -18,6 +18,7 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
         ValueError where that run has no guider of the student's form on the student's task; RunError and
         CheckpointError where it can not be read.
     """
+    guider: Any
     _, guider, state = train.load(RunFolder.open(path))
     roles = getattr(guider, "roles", None)
     if roles is None or "guider" not in roles.method.roles or roles.method.pull == "backtrack":

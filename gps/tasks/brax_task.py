@@ -73,7 +73,7 @@ def brax_task(settings: BraxSettings, engine: str = "auto", name: str = "brax-an
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            from brax import envs
+            from brax import envs  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise missing(name, "brax", "brax", error) from error
         foreign = envs.get_environment(settings.env, backend=settings.backend)

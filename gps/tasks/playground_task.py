@@ -83,7 +83,7 @@ def playground_task(
     refuse_engine(name, engine, "MJX", ("auto", "mjx"))
     with contextlib.redirect_stdout(io.StringIO()):  # where warp is missing it prints so; it is not used
         try:
-            from mujoco_playground import dm_control_suite
+            from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise missing(name, "MuJoCo Playground", "playground", error) from error
         try:  # its default is warp, which has no derivatives and needs a GPU

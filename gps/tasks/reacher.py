@@ -5,6 +5,9 @@ arm's frame (as a camera on the arm would show them), and the joint velocities. 
 there are no velocities, the joint angles carry noise, and the learner sees the last few frames instead of one.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo makes its names at run time)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
