@@ -108,8 +108,8 @@ class Rejax:
         """Some updates without any evaluation; the state has its own key."""
         return jax.lax.fori_loop(0, self.updates, lambda _, ts: self.ppo.train_iteration(ts), state), {}
 
-    def reached(self, state: Any, metrics: dict[str, Any]) -> float:  # noqa: ARG002
-        """Mean return of 128 episodes."""
+    def reached(self, state: Any) -> float:
+        """Mean return of 128 episodes, with sampled actions."""
         from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
 
         act = self.ppo.make_act(state)

@@ -10,6 +10,8 @@ import sys
 
 from gps.compare import compare
 from gps.config import SettingsError
+from gps.guiders.model_free_settings import PpoSettings
+from gps.presets import REACHING
 from gps.run import RunError
 from gps.statistics import Goals
 
@@ -25,8 +27,9 @@ def main() -> int:
     parser.add_argument("--out", default="runs/compare-guiders")
     options = parser.parse_args()
 
-    # 64 episodes of 50 steps, 4 times in an iteration; the model-based ones stop by themselves after 28 800 steps
-    length = [f"run.iterations={max(1, options.steps // 12_800)}"]
+    # the model-based ones stop by themselves, after some 30 000 steps
+    ppo = PpoSettings(**REACHING["guider"]["ppo"])
+    length = [f"run.iterations={max(1, options.steps // (ppo.updates * ppo.environments * ppo.unroll))}"]
     try:
         comparison = compare(
             options.tasks,

@@ -12,7 +12,7 @@ from gps import config
 from gps.checkpoint import CheckpointError
 from gps.experiment import GUIDERS, TASKS, Experiment, RunSettings
 from gps.guider import DivergedError
-from gps.resume import flat, resumed
+from gps.resume import resumed
 from gps.run import RunError, RunFolder
 
 _EXPECTED = (config.SettingsError, RunError, CheckpointError, DivergedError, OSError)
@@ -147,7 +147,7 @@ def _about(path: Path) -> str:
 
 
 def _print_settings(settings: dict, prefix: str) -> None:
-    for name, value in flat(settings, prefix).items():
+    for name, value in config.flat(settings, prefix).items():
         print(f"      {name} = {value}")
 
 

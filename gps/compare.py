@@ -7,11 +7,14 @@ comparison.csv, comparison.png and comparison.pdf in OUT, made anew each time.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import jax
 
 from gps import config, train
 from gps.compare_table import csv_text, markdown, notes
@@ -87,7 +90,8 @@ def compare(
     """
     tasks, guiders = list(dict.fromkeys(tasks)), list(dict.fromkeys(guiders))
     out = Path(out or f"runs/compare-{'-'.join(tasks)}")
-    runs = plan(tasks, guiders, seeds, settings, settings_for or {}, out)
+    own = {name: list(assignments) for name, assignments in (settings_for or {}).items()}
+    runs = plan(tasks, guiders, seeds, list(settings), own, out)
     failed = _train_all(runs, out)
     found = {(task, guider): [] for task in tasks for guider in guiders}
     for run in runs:
@@ -104,11 +108,11 @@ def plan(
     tasks: Sequence[str],
     guiders: Sequence[str],
     seeds: int,
-    settings: Iterable[str],
-    settings_for: Mapping[str, Iterable[str]],
+    settings: Sequence[str],
+    settings_for: Mapping[str, Sequence[str]],
     out: Path,
 ) -> list[Run]:
-    """The runs of a comparison, seed by seed; nothing is made or changed. Arguments and errors as in `compare`."""
+    """The runs of a comparison, seeds last; nothing is made or changed. Arguments and errors as in `compare`."""
     if seeds < 1:
         raise config.SettingsError(f"seeds must be at least 1, not {seeds}")
     for name in settings_for:
@@ -121,8 +125,8 @@ def plan(
     }
     runs = [
         Run(out / f"{task}-{guider}-seed{seed}", replace(found, run=replace(found.run, seed=seed)))
-        for seed in range(seeds)
         for (task, guider), found in pairs.items()
+        for seed in range(seeds)
     ]
     for run in runs:
         if (run.path / "config.toml").exists():
@@ -158,7 +162,7 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
     """Bring all runs to their end; returns those that diverged, and why."""
     left = [run for run in runs if not run.finished()]
     failed: dict[Path, str] = {}
-    programs: dict[tuple[str, str], train.Programs] = {}  # of each task and guider; seeds share them
+    programs: dict[tuple[str, str], train.Programs] = {}  # of the last task and guider; seeds share them
     clock = Clock(len(left))
     print(f"{len(runs)} runs in {out}, {len(runs) - len(left)} of them finished before", flush=True)
     for run in left:
@@ -167,6 +171,9 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
         there = (run.path / "config.toml").exists()
         folder = resumed(run.path, settings) if there else RunFolder.create(run.path, settings)
         if run.about not in programs:
+            programs.clear()
+            jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
+            gc.collect()
             programs[run.about] = train.Programs(run.experiment.build())
         try:
             train.train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])

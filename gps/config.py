@@ -94,6 +94,14 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return plain(settings)
 
 
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    names = {}
+    for key, value in tables.items():
+        names |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return names
+
+
 def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """A copy of the nested mapping in which assignments such as "guider.kl_step=0.1" are made, in their order.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gps.learner import Policy, run_episode
-from gps.tasks.task import ControlTask, Environment, episode_cost
+from gps.tasks.task import ControlTask, Environment, diverged, episode_cost
 
 LAST_STEPS = 10  # the distance of an episode is the mean over its last steps
 STEPS = 2**16  # of an evaluation in short episodes; see `episode_count`
@@ -92,7 +92,7 @@ def evaluate_episodes(task: Environment, policy: Policy, key: PRNGKeyArray) -> E
 def returns(
     task: Environment, policy: Policy, keys: PRNGKeyArray, noise: float
 ) -> tuple[Float[Array, " E"], Float[Array, " E"]]:
-    """Sum of rewards and number of steps of one episode for each key.
+    """Sum of rewards and number of steps of one episode for each key; NaN for an episode that diverged.
 
     Args:
         noise: multiplies the policy's own; 0 takes its most likely actions.
@@ -105,7 +105,8 @@ def returns(
             state, memory, total, steps, alive = carry
             memory, action = policy.act(memory, state.obs["state"], noise)
             state = task.step(state, action)
-            total = total + jnp.where(alive, state.reward, 0.0)
+            reward = jnp.where(diverged(state), jnp.nan, state.reward)
+            total = total + jnp.where(alive, reward, 0.0)
             carry = (state, memory, total, steps + alive, alive & (state.done == 0))
             return carry, None
 

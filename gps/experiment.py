@@ -10,6 +10,7 @@ from dynamics.simulator import ENGINES
 from gps import config
 from gps.guider import Guider
 from gps.registry import GUIDERS, TASKS, Entry, defaults
+from gps.run import RunFolder
 from gps.tasks.task import Environment
 
 
@@ -62,7 +63,7 @@ class Experiment:
         run = config.from_dict(RunSettings, _overlay(preset.get("run", {}), settings.get("run", {})), "run")
         if run.engine != "auto" and not TASKS[run.task].engines:
             raise config.SettingsError(
-                f"run.engine = {run.engine!r}: {run.task} has no MuJoCo engine; leave it at 'auto'"
+                f"run.engine = {run.engine!r}: {run.task} has physics of its own, or none; leave it at 'auto'"
             )
 
         def complete(entry: Entry, where: str):
@@ -83,12 +84,13 @@ class Experiment:
 
     @property
     def simulated(self) -> bool:
-        """Whether MuJoCo simulates the task, so that there is an engine to choose."""
+        """Whether there is a MuJoCo engine to choose."""
         return TASKS[self.run.task].engines
 
     def build_task(self) -> Environment:
         """The task; with its simulator, if it has one, on the chosen engine."""
-        return TASKS[self.run.task].build(self.task, self.run.engine, self.run.task)
+        engine = (self.run.engine,) if self.simulated else ()
+        return TASKS[self.run.task].build(self.task, *engine, self.run.task)
 
     def build(self) -> Guider:
         """The guider on its task.
@@ -96,10 +98,27 @@ class Experiment:
         Errors:
             SettingsError for settings that are impossible together, before anything runs.
         """
+        self._check_teacher()
         try:
             return GUIDERS[self.run.guider].build(self.build_task(), self.guider)
         except ValueError as error:
             raise config.SettingsError(str(error)) from error
+
+    def _check_teacher(self) -> None:
+        """Raise SettingsError where a teacher from another run has learned the same task with other settings."""
+        teacher = getattr(self.guider, "teacher", None)
+        if teacher is None or not teacher.run:
+            return
+        other = Experiment.resolve(RunFolder.open(teacher.run).settings)
+        if other.run.task != self.run.task:
+            return  # which the guider refuses, as it does without an experiment
+        theirs, own = (config.flat(config.to_dict(task), "task.") for task in (other.task, self.task))
+        for name, value in own.items():
+            if theirs[name] != value:
+                raise config.SettingsError(
+                    f"guider.teacher.run = {teacher.run!r} has {name} = {theirs[name]}, and this run has {value}: "
+                    "what the teacher sees or is rewarded for would be another"
+                )
 
 
 def _check_teaching(run: RunSettings, guider: Any) -> None:

@@ -22,6 +22,7 @@ PANELS = (  # what is drawn over what: the fields of a `Curve`
     ("steps", "returns", "simulator steps", "return"),
     ("seconds", "returns", "training (s)", "return"),
     ("steps", "distances", "simulator steps", "test distance (cm)"),
+    ("seconds", "distances", "training (s)", "test distance (cm)"),
 )
 
 
@@ -32,7 +33,7 @@ def comparison(results: Sequence[Result], goals: Goals, path: Path) -> list[Path
 
 @styled
 def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
-    """A row of panels for each task: return over steps and over training time, test distance over steps.
+    """A row of panels for each task: return and test distance, each over steps and over training time.
 
     Seeds are aligned by the evaluation; over time a point is at the median of their training times. A panel that no
     task has numbers for is left out.
@@ -41,7 +42,8 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
     if not panels:
         return None
     tasks, guiders = ([*dict.fromkeys(names)] for names in zip(*((r.task, r.guider) for r in results), strict=True))
-    figure = Figure(figsize=(WIDE * max(len(panels), 2) / 3, 2.0 * len(tasks) + 0.4))
+    wide = len(panels) > 2
+    figure = Figure(figsize=(WIDE if wide else 2 / 3 * WIDE, 2.0 * len(tasks) + 0.4))
     grid = figure.subplots(len(tasks), len(panels), squeeze=False)
     for task, line in zip(tasks, grid, strict=True):
         line[0].set_title(task, loc="left", fontsize=7.5, fontweight="bold")
@@ -53,12 +55,7 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
             _finish(axes, field, goal)
             axes.set(xlabel=xlabel, ylabel=ylabel)
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]}
-    figure.legend(
-        handles=handles.values(),
-        loc="outside upper center",
-        ncols=2 * max(len(panels), 2) - (len(panels) < 3),
-        handlelength=3.2,
-    )
+    figure.legend(handles=handles.values(), loc="outside upper center", ncols=6 if wide else 3, handlelength=3.2)
     return figure
 
 

@@ -37,8 +37,13 @@ DOORS: Tables = {
         "penalty": {"start": 1.0},  # with one step an update, alpha has few occasions to grow
         "teacher": {"updates": 200},
     },
-    # it forgets in each update what its guider knew, so that a large step is all that it ever sees
-    "methods": {"gpo-naive": {"ppo": {"learning_rate": 3e-3}}},
+    "methods": {
+        # it forgets in each update what its guider knew, so that a large step is all that it ever sees
+        "gpo-naive": {"ppo": {"learning_rate": 3e-3}},
+        # Where guiders of both tigers are at the ends of their region, their mean is what the learner does already: it
+        # stalls with the forward KL. The reverse KL takes the mean of logits, which goes on.
+        "gpo-clip-supervised": {"imitation": {"kl": "reverse", "shared": False}, "region": {"size": 0.05}},
+    },
 }
 
 # Unroll, epochs, discount and clipping as the GPO authors have them with memory; more environments, a larger step and a
@@ -112,6 +117,4 @@ def of(preset: Tables, guider: str, defaults: Any) -> Tables:
     }
     for name, table in preset.get("methods", {}).get(guider, {}).items():
         known[name] = {**known.get(name, {}), **table}
-    if guider == "gpo-clip-supervised":
-        known.pop("follow", None)  # without that gradient is what it is
     return {"run": dict(preset.get("run", {})), "guider": known}

@@ -24,9 +24,10 @@ class Entry:
     """A task or a guider."""
 
     defaults: Any  # its settings
-    build: Callable[..., Any]  # from them
+    # A guider from (task, settings), a task from (settings, name), or (settings, engine, name) where `engines`.
+    build: Callable[..., Any]
     about: str  # a line about it
-    engines: bool = False  # of a task: it is simulated by MuJoCo, so that there is an engine to choose
+    engines: bool = False  # of a task: there is an engine to choose
     # Of a task: tables of settings ("run", "guider") over the defaults of model-free guiders, as far as they have them.
     model_free: presets.Tables = field(default_factory=dict)
 

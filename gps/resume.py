@@ -24,8 +24,8 @@ def resumable(path: str | os.PathLike[str], asked: Mapping[str, Any]) -> tuple[R
     path = Path(path)
     folder = RunFolder.open(path)
     own = Experiment.resolve(folder.settings)
-    before = flat(own.to_dict())
-    changes = {name: value for name, value in flat(asked).items() if value != before.get(name)}
+    before = config.flat(own.to_dict())
+    changes = {name: value for name, value in config.flat(asked).items() if value != before.get(name)}
     iterations = changes.pop("run.iterations", own.run.iterations)
     for name, value in changes.items():
         raise config.SettingsError(f"{path} is a run with {name} = {before[name]}, not {value}; use a new --out")
@@ -43,11 +43,3 @@ def resumed(path: str | os.PathLike[str], asked: Mapping[str, Any]) -> RunFolder
         config.write(folder.path / "config.toml", config.override(folder.settings, [f"run.iterations={iterations}"]))
         folder = RunFolder.open(path)
     return folder
-
-
-def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    names = {}
-    for key, value in tables.items():
-        names |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return names

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,20 @@ class RunFolder:
             except (ValueError, TypeError) as error:
                 raise RunError(f"{file}, line {number}: not a JSON object ({error})") from error
         return lines
+
+
+def iteration_seconds(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Seconds of each iteration without compilation.
+
+    The first one of each process compiles, or loads what an earlier run has compiled: it counts as long as the median
+    of the others, if there are any.
+    """
+    first = [row.get("compiles", number == 0) for number, row in enumerate(rows)]
+    others = [row["iteration_seconds"] for row, compiles in zip(rows, first, strict=True) if not compiles]
+    return [
+        statistics.median(others) if compiles and others else row["iteration_seconds"]
+        for row, compiles in zip(rows, first, strict=True)
+    ]
 
 
 def _whole_lines(file: Path) -> list[bytes]:

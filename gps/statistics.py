@@ -22,6 +22,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from gps.run import iteration_seconds
+
 TRIMMED = 0.25  # of the values at each end: what is left is between the quartiles
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -91,10 +93,7 @@ class Result:
 def learning(rows: Sequence[Mapping[str, Any]]) -> Learning:
     """Of a run's metrics, the rows with an evaluation of the learner."""
     fields = ("learner_return", "test_distance_mean", "learner_return_sampled")
-    spent = np.array([row["iteration_seconds"] for row in rows], float)
-    if len(spent) > 1:
-        spent[0] = np.median(spent[1:])  # the first iteration compiles, or finds what an earlier run has compiled
-    seconds = np.cumsum(spent)
+    seconds = np.cumsum(iteration_seconds(rows))
     found = [
         (row["steps"], spent, *(row.get(field) for field in fields))
         for row, spent in zip(rows, seconds, strict=True)

@@ -22,7 +22,7 @@ from gps.experiment import Experiment
 from gps.guider import DivergedError, Guider, Metrics, iterate, summarize, update_keys
 from gps.guiders.model_free import ModelFree
 from gps.log import DEFAULT_COLUMNS, RETURN_COLUMNS, Progress
-from gps.run import RunError, RunFolder
+from gps.run import RunError, RunFolder, iteration_seconds
 from gps.tasks.task import ControlTask, Environment, is_control
 
 SCORES = (
@@ -133,7 +133,8 @@ def train(
             with _saved_first(folder, i, state, clock):
                 state, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
             row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
-            row |= {"iteration_seconds": time.perf_counter() - began, **jax.device_get(metrics)}
+            row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first}
+            row |= jax.device_get(metrics)
             last = i + 1 == run.iterations
             if last or (i + 1) % run.evaluate_every == 0:
                 row |= programs.evaluate(guider.policy(state), evaluating).scores(guider.task)
@@ -167,14 +168,13 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     """Draw the figures and write the summary of a run that has all its iterations."""
     draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
     rows = folder.read_metrics()
-    compiled = [row["iteration_seconds"] for row in rows[1:]] or [rows[-1]["iteration_seconds"]]
     counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
     summary = {
         **{name: rows[-1][name] for name in SCORES if name in rows[-1]},
         "env_steps": rows[-1]["steps"],
         "iterations": len(rows),
         "wall_seconds": clock(),
-        "seconds_per_iteration": float(np.median(compiled)),
+        "seconds_per_iteration": float(np.median(iteration_seconds(rows))),
         **({"engine": resolve_engine(experiment.run.engine)} if experiment.simulated else {}),
         "seed": experiment.run.seed,
         **counted,

@@ -71,7 +71,7 @@ def contents(path: Path) -> dict[Path, bytes | None]:
 
 
 def without_times(folder: Path) -> list[dict]:
-    times = ("seconds", "iteration_seconds")
+    times = ("seconds", "iteration_seconds", "compiles")
     return [{k: v for k, v in row.items() if k not in times} for row in RunFolder.open(folder).read_metrics()]
 
 

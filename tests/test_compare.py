@@ -79,7 +79,7 @@ def contents(path: Path) -> dict[Path, bytes | None]:
 def test_every_guider_is_trained_on_every_task_with_every_seed(trained):
     found = compared(tasks=("reacher", "reacher-pomdp"), out="all")
     pairs = [(task, guider) for task in ("reacher", "reacher-pomdp") for guider in BOTH]
-    assert trained.names == [f"{task}-{guider}-seed{seed}" for seed in (0, 1) for task, guider in pairs]
+    assert trained.names == [f"{task}-{guider}-seed{seed}" for task, guider in pairs for seed in (0, 1)]
     assert [(result.task, result.guider) for result in found.results] == pairs
     assert found.files == tuple(Path("all", f"comparison.{kind}") for kind in ("md", "csv", "png", "pdf"))
     assert all(file.stat().st_size > 100 for file in found.files)
@@ -112,6 +112,15 @@ def test_more_iterations_go_on_with_the_runs_that_are_there(trained):
     assert RunFolder.open("runs/compare-reacher/reacher-badmm-seed0").settings["run"]["iterations"] == 4
     with pytest.raises(config.SettingsError, match="is a run of 4 iterations: ask for more, not 3"):
         compared()
+
+
+def test_settings_that_can_be_read_once_are_for_all_runs(trained):
+    mine = {"other": (one for one in ["guider.samples=3"])}
+    compare(("reacher", "reacher-pomdp"), BOTH, 1, settings=(one for one in SMALL), settings_for=mine, out="out")
+    for task in ("reacher", "reacher-pomdp"):
+        for guider, samples in (("badmm", 2), ("other", 3)):
+            settings = RunFolder.open(f"out/{task}-{guider}-seed0").settings
+            assert (settings["run"]["iterations"], settings["guider"]["samples"]) == (3, samples)
 
 
 def test_settings_can_be_for_one_guider_or_one_task(trained):
@@ -263,7 +272,7 @@ def test_the_command_line_compares_and_says_where(trained, capsys):
     assert main([*command, *more, "--distance-threshold", "3"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "4 runs in out, 0 of them finished before"
-    assert any("2/4" in line and line.endswith("reacher by badmm, seed 1") for line in said)
+    assert any("1/4" in line and line.endswith("reacher by badmm, seed 1") for line in said)
     assert said[-4:] == [f"out/comparison.{kind}" for kind in ("md", "csv", "png", "pdf")]
     (header,) = (line for line in said if line.startswith("| task"))
     assert "steps to return -5" in header

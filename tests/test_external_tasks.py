@@ -16,7 +16,7 @@ from gps.config import SettingsError, from_dict
 from gps.tasks.brax_task import BRAX, BraxSettings, brax_task
 from gps.tasks.external import External
 from gps.tasks.partial import Layout
-from gps.tasks.playground_task import PLAYGROUND, PlaygroundSettings, playground_task
+from gps.tasks.playground_task import PLAYGROUND, PlaygroundSettings
 
 ALL = [*BRAX.items(), *PLAYGROUND.items()]
 # Guider's and learner's observation in the paper's table of tasks.
@@ -122,7 +122,7 @@ def test_message_without_the_package(monkeypatch, registry, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     name, (defaults, build, _) = next(iter(registry.items()))
     with pytest.raises(SettingsError, match=rf"task {name} needs .*: pip install 'guided-policy-search\[{extra}\]'"):
-        build(defaults, "auto", name)
+        build(defaults, name)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,6 @@ def test_message_without_the_package(monkeypatch, registry, package, extra):
 def test_settings_that_are_refused(cls, settings, message):
     with pytest.raises(SettingsError, match=message):
         from_dict(cls, settings, "task")
-
-
-def test_engines_that_are_refused():
-    """Before the package is looked for: these tasks bring their own physics."""
-    with pytest.raises(SettingsError, match=r"task\.backend = 'spring'\): engine must be 'auto', not 'mujoco'"):
-        brax_task(BraxSettings(), "mujoco")
-    with pytest.raises(SettingsError, match="engine must be 'auto' or 'mjx', not 'mujoco'"):
-        playground_task(PlaygroundSettings(), "mujoco")
 
 
 @pytest.mark.parametrize(("name", "entry"), ALL, ids=[name for name, _ in ALL])
@@ -202,7 +194,7 @@ def test_brax_is_stepped_as_it_is(brax):
     """Double pendulum: some episodes fall before the limit of 25 steps, the others are cut off there."""
     name = "brax-inverted-double-pendulum"
     settings = replace(BRAX[name][0], horizon=25)
-    task = brax_task(settings, "auto", name)
+    task = brax_task(settings, name)
     raw = brax.get_environment("inverted_double_pendulum", backend="spring")
     ours, (obs, reward, done), valid = against(task, raw, 25)
     np.testing.assert_allclose(ours.obs["privileged_state"][valid], obs[valid], rtol=1e-4, atol=1e-5)
@@ -229,7 +221,7 @@ def test_brax_says_nothing_and_takes_the_noise_away(brax, capfd, recwarn):
 @pytest.mark.parametrize("name", PAPER)
 def test_sizes_are_those_of_the_paper(brax, name):
     defaults, build, _ = BRAX[name]
-    task = build(defaults, "auto", name)
+    task = build(defaults, name)
     assert (task.privileged_size, task.observation_size) == PAPER[name]
     assert task.sigma == 0.1
 
@@ -238,7 +230,7 @@ def test_sizes_are_those_of_the_paper(brax, name):
 def test_what_is_hidden_depends_on_velocities_and_nothing_else_does(brax, name):
     """At the same positions with two sets of velocities, in the raw environment, with no action."""
     defaults, build, _ = BRAX[name]
-    task = build(defaults, "auto", name)
+    task = build(defaults, name)
     raw = brax.get_environment(defaults.env, backend=defaults.backend)
     action = (jnp.zeros(raw.action_size),) if "humanoid" in name else ()
 
@@ -259,7 +251,7 @@ def test_playground_is_stepped_as_it_is():
     from mujoco_playground import registry
 
     defaults, build, _ = PLAYGROUND["playground-cartpole-balance"]
-    task = build(defaults, "mjx", "playground-cartpole-balance")
+    task = build(defaults, "playground-cartpole-balance")
     assert task.horizon == registry.get_default_config("CartpoleBalance").episode_length
     assert registry.get_default_config("CartpoleBalance").action_repeat == 1
     raw = registry.load("CartpoleBalance", config_overrides={"impl": "jax"})

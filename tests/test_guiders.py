@@ -128,7 +128,7 @@ def run(path, settings: dict) -> RunFolder:
 
 
 def rows_of(folder: RunFolder) -> list[dict]:
-    times = ("seconds", "iteration_seconds")
+    times = ("seconds", "iteration_seconds", "compiles")
     return [{name: value for name, value in row.items() if name not in times} for row in folder.read_metrics()]
 
 
@@ -181,6 +181,28 @@ def test_a_teacher_is_taken_from_another_run(guider, quick, tmp_path):
     np.testing.assert_array_equal(*outputs)
 
 
+def test_a_teacher_of_another_task_or_of_no_training_is_refused(monkeypatch, quick, tmp_path):
+    dear = run(tmp_path / "dear", tables("ppo-bc", "tiger-door", "run.iterations=1", "task.listen_cost=0.4"))
+    with pytest.raises(config.SettingsError, match=r"has task\.listen_cost = 0\.4, and this run has 0\.1: what the"):
+        build(tables("dagger", "tiger-door", f'guider.teacher.run="{dear.path}"'))
+
+    # a run that was stopped while its teacher was trained
+    short = ("run.iterations=3", "run.checkpoint_every=1")
+    taught = tables("bc", "tiger-door", *short, "guider.ppo.updates=2", "guider.teacher.updates=4")
+    folder = RunFolder.create(tmp_path / "early", Experiment.resolve(taught).to_dict())
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "shown", stop)  # after the first iteration's checkpoint
+    with pytest.raises(KeyboardInterrupt):
+        train.train(folder, quiet=True)
+    with pytest.raises(
+        config.SettingsError, match="has had 2 of the 4 updates of its teacher: bring that run to its end"
+    ):
+        build(tables("dagger", "tiger-door", f'guider.teacher.run="{folder.path}"'))
+
+
 def test_a_teacher_that_does_not_fit_is_refused_in_words(quick, tmp_path):
     alone = run(tmp_path / "alone", tables("ppo", "tiger-door", "run.iterations=1"))
     alt = run(tmp_path / "alt", tables("ppo-bc", "tiger-door-alt", "run.iterations=1"))
@@ -214,11 +236,20 @@ def sampled_return(guider: str, iterations: int, *changes: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("guider", "low", "high"), [("ppo", 0.93, 1.07), ("gpo-clip", 0.93, 1.07), ("ppo-bc", 0.6, 0.9)]
+    ("guider", "iterations", "low", "high"),
+    [
+        ("ppo", 8, 0.93, 1.07),
+        ("gpo-naive", 8, 0.93, 1.07),
+        ("gpo-penalty", 8, 0.93, 1.07),
+        ("gpo-clip", 8, 0.93, 1.07),
+        ("gpo-clip-supervised", 16, 0.93, 1.07),  # without a policy gradient of its own
+        ("gpo-ablation", 8, 0.93, 1.07),
+        ("ppo-bc", 8, 0.6, 0.9),
+    ],
 )
-def test_the_doors_are_learned_and_imitation_of_the_best_guider_is_not_enough(guider, low, high):
+def test_the_doors_are_learned_and_imitation_of_the_best_guider_is_not_enough(guider, iterations, low, high):
     """4096 episodes: the deviation of their mean is 0.016 at most."""
-    assert low <= sampled_return(guider, 8) <= high
+    assert low <= sampled_return(guider, iterations) <= high
 
 
 def test_the_arm_is_learned_through_the_c_engine(quick):
@@ -243,7 +274,7 @@ def test_the_arm_is_learned_through_the_c_engine(quick):
     ("settings", "message"),
     [
         ({"run": {"task": "tiger-door", "guider": "badmm"}}, "tiger-door is not: take a model-free guider"),
-        (tables("ppo", "tiger-door", "run.engine=mjx"), "tiger-door has no MuJoCo engine; leave it at 'auto'"),
+        (tables("ppo", "tiger-door", "run.engine=mjx"), "tiger-door has physics of its own, or none"),
         (
             tables("gpo-clip", "tiger-door", "guider.network.distribution=gaussian"),
             "whose actions are 3 choices: take 'categorical'",

@@ -8,25 +8,28 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toys import Clock, advantages_by_sums
 
-from gps.evaluate import evaluate_episodes
 from gps.guider import iterate, update_keys
 from gps.guiders.model_free import ModelFree
-from gps.guiders.model_free_settings import DEFAULTS, ImitationSettings, NetworkSettings, PpoSettings, TeacherSettings
+from gps.guiders.model_free_settings import (
+    DEFAULTS,
+    ImitationSettings,
+    NetworkSettings,
+    PenaltySettings,
+    PpoSettings,
+    TeacherSettings,
+)
 from gps.guiders.unroll import finals_of
-from gps.tasks.tiger import LISTEN, TigerDoor, TigerDoorSettings
-from policies.distributions import Categorical
-from policies.normalize import Normalizer
-from policies.recurrent import Network, NetworkPolicy
 
 CLOCK, LOST = Clock(), Clock(ends=(0, 1, 2), name="lost")
 N, L = 4, 8
 
 
 @functools.cache
-def guider_of(name: str, task=CLOCK, memory: int = 0, shared: bool = True, **ppo) -> ModelFree:
+def guider_of(name: str, task=CLOCK, memory: int = 0, shared: bool = True, penalty=None, **ppo) -> ModelFree:
     """A small one; teachers are trained for two updates."""
     settings = DEFAULTS[name]
     changes = {
@@ -34,6 +37,7 @@ def guider_of(name: str, task=CLOCK, memory: int = 0, shared: bool = True, **ppo
         "ppo": PpoSettings(**{"environments": N, "unroll": L, "updates": 2, "epochs": 2, "minibatches": 2} | ppo),
         "imitation": ImitationSettings(shared=shared),
         "teacher": TeacherSettings(updates=2),
+        "penalty": penalty or PenaltySettings(),
     }
     changes = {name: value for name, value in changes.items() if hasattr(settings, name)}
     if not getattr(getattr(settings, "imitation", None), "shared", False):
@@ -200,6 +204,87 @@ def test_normalisers_follow_everything_that_each_role_has_seen():
     assert same(updated(still, 1)[0][-1].normalizers, still.roles.start_normalizers())
 
 
+@pytest.mark.parametrize(
+    ("privileged", "names"),
+    [
+        (True, ["gpo-naive", "gpo-penalty", "gpo-clip", "gpo-clip-supervised", "gpo-ablation", "ppo-asym", "ppo-bc"]),
+        (False, ["ppo", "a2d", "advisor", "advisor-co", "elf"]),
+    ],
+    ids=["critics-of-the-guider", "critics-of-the-learner"],
+)
+def test_what_a_critic_sees(privileged, names):
+    """Before each step and after it. A teacher's critic sees what its teacher does, an imitator's never does."""
+    unroll = updated(guider_of("gpo-clip"), 3)[1][-1][1]
+
+    def other(what: str):
+        """The unroll with all numbers of that observation changed."""
+        obs, final = ({**seen, what: 3.0 - seen[what]} for seen in (unroll.obs, unroll.final))
+        return dataclasses.replace(unroll, obs=obs, final=final)
+
+    for name in names:
+        guider = guider_of(name)
+        sees = {"critic": privileged, "teacher_critic": True, "imitator_critic": False}
+        assert "critic" in guider.roles.method.critics
+        state = guider.init(jax.random.key(0))
+        shown = (unroll, other("privileged_state"), other("state"))
+        values, privately, openly = (judging(guider)(state, one) for one in shown)
+        for when in range(2):
+            for critic, value in values[when].items():
+                np.testing.assert_array_equal(privately[when][critic] != value, sees[critic], f"{critic} of {name}")
+                assert (openly[when][critic] != value).all()
+
+
+# the gradient steps of an update
+
+
+def test_each_network_takes_one_step_of_adam_down_its_own_clipped_gradient():
+    """By hand: g min(1, c / |g|), of which the first step is rate g / (|g| + 1e-5) and the first moment g / 10."""
+    largest, rate = 4.0, 0.01
+    settings = {"epochs": 1, "minibatches": 1, "gradient_norm": largest, "learning_rate": rate}
+    guider = guider_of("gpo-clip", reward_scale=5.0, **settings)
+    states, samples, _ = updated(guider_of("gpo-clip"), 3)  # they start alike
+    before, terms = states[0], guider._main.phases[0]
+    after = jax.jit(guider.update)(before, samples[0], jax.random.key(1))[0]
+    _, batch, _ = viewing(guider)(before, samples[0][1])
+    goal = jax.grad(lambda params: guider.objective.total(params, batch, jnp.zeros(()), terms)[0])
+    clipped = {}
+    for name, gradient in jax.jit(goal)(before.params).items():
+        leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(gradient)]
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in leaves))
+        clipped[name] = norm > largest
+        moments = jax.tree.leaves(optax.tree.get(after.optimizer[name], "mu"))
+        old, new = (jax.tree.leaves(state.params[name]) for state in (before, after))
+        for leaf, moment, p, q in zip(leaves, moments, old, new, strict=True):
+            g = leaf * min(1.0, largest / norm)
+            np.testing.assert_allclose(moment, 0.1 * g, rtol=1e-3, atol=1e-7)
+            np.testing.assert_allclose(q - p, -rate * g / (np.abs(g) + 1e-5), rtol=1e-2, atol=1e-5)
+    assert clipped == {"policy": False, "critic": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "start", "expected"),
+    [
+        # too far in each of three epochs: alpha wakes in the first, grows by 1.2 in the others, and has a largest value
+        ("gpo-penalty", 1e-9, 0.0, [0.1 * 1.2**2, 0.1 * 1.2**5, 0.3]),
+        ("gpo-ablation", 1e9, 0.25, [0.25 / 1.2**3, 0.25 / 1.2**6, 0.25 / 1.2**9]),  # too near in each
+        ("gpo-ablation", 1e9, 0.0, [0.0, 0.0, 0.0]),
+    ],
+    ids=["far", "near", "asleep"],
+)
+def test_alpha_moves_after_each_epoch_of_an_update(name, target, start, expected):
+    guider = guider_of(name, penalty=PenaltySettings(target=target, start=0.1, largest=0.3), epochs=3)
+    states, samples, _ = updated(guider_of("gpo-clip"), 3)  # they start alike
+    state = dataclasses.replace(states[0], alpha=jnp.asarray(start))
+    for alpha in expected:
+        before = float(state.alpha)
+        state, metrics = programs(guider)[1](state, samples[0], jax.random.key(3))
+        assert float(state.alpha) == float(metrics["alpha"]) == pytest.approx(alpha, rel=1e-5)
+        # the weight of the pull back over the epochs: it moves between them, not only after the last
+        weight = float(metrics["loss_pull_back"] / metrics["kl_to_learner"])
+        low, high = sorted((before, alpha))
+        assert low < weight < high or weight == alpha == 0
+
+
 # what each method does with its guider
 
 
@@ -323,31 +408,3 @@ def test_an_iteration_is_its_updates_one_after_the_other():
     assert int(whole.updates) == 2
     assert float(metrics["guider_entropy"]) == pytest.approx(np.mean([r["guider_entropy"] for r in rows]), rel=1e-4)
     assert float(metrics["diverged_samples"]) == sum(int(r["diverged_samples"]) for r in rows)
-
-
-# evaluation
-
-
-def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end():
-    """At the tiger's doors every return and length is known: a policy that listens first, for certain or mostly."""
-    network = Network(hidden=(4,), outputs=3)
-    params = jax.tree.map(jnp.zeros_like, network.start(jax.random.key(0), 3))
-    layers = params["params"]
-    # hidden units 1 and 2 light up where the tiger was heard on the left and on the right
-    layers["Dense_0"]["kernel"] = jnp.asarray([[0.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]])
-    layers["head"]["kernel"] = jnp.asarray([[0.0, 0, 0], [0, 9, -3], [9, 0, -3], [0, 0, 0]])
-    layers["head"]["bias"] = jnp.asarray([0.0, 0.0, 1.0])
-    policy = NetworkPolicy(network, Categorical(3), (0, 0), params, Normalizer.start(3))
-    task = TigerDoor(TigerDoorSettings(listen_cost=0.2))
-    episodes = jax.jit(lambda key: evaluate_episodes(task, policy, key))(jax.random.key(1))
-    np.testing.assert_allclose(episodes.returned, 0.8, rtol=1e-6)
-    np.testing.assert_array_equal(episodes.length, 2.0)
-    p = np.exp([0.0, 0.0, 1.0]) / np.exp([0.0, 0.0, 1.0]).sum()
-    # once heard, the logits of the right door, the wrong one and listening again are 9, 0 and -2
-    right, _, again = np.exp([9.0, 0.0, -2.0]) / np.exp([9.0, 0.0, -2.0]).sum()
-    expected = (p[0] + p[1]) * 0.5 + p[LISTEN] * (-0.2 + right - 0.2 * again)
-    assert float(episodes.returned_sampled.mean()) == pytest.approx(expected, abs=4 * 0.5 / 64)
-    scores = episodes.scores(task)
-    assert scores["learner_return"] == pytest.approx(0.8, rel=1e-6)
-    assert scores["learner_return_sampled"] == pytest.approx(expected, abs=4 * 0.5 / 64)
-    assert scores["episode_length"] == 2.0

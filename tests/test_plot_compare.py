@@ -50,16 +50,18 @@ def band_of(axes) -> np.ndarray:
 def test_each_panel_shows_means_and_intervals_over_seeds():
     result = result_of()
     curve = result.curve
-    by_steps, by_seconds, distances = drawn([result]).axes
+    by_steps, by_seconds, distances, distances_by_seconds = drawn([result]).axes
     for axes, x, estimate, unit in (
         (by_steps, curve.steps, curve.returns, 1),
         (by_seconds, curve.seconds, curve.returns, 1),
         (distances, curve.steps, curve.distances, 100),
+        (distances_by_seconds, curve.seconds, curve.distances, 100),
     ):
         np.testing.assert_allclose(lines_of(axes)["guide"], np.stack([x, unit * estimate.value], 1))
         np.testing.assert_allclose(band_of(axes), [x, unit * estimate.low, unit * estimate.high])
         assert axes.get_xscale() == "log"
     assert [axes.get_xlabel() for axes in (by_steps, by_seconds)] == ["simulator steps", "training (s)"]
+    assert [axes.get_xlabel() for axes in (distances, distances_by_seconds)] == ["simulator steps", "training (s)"]
     assert (by_steps.get_ylabel(), distances.get_ylabel()) == ("return", "test distance (cm)")
     assert distances.get_yscale() == "log"
 
@@ -67,8 +69,8 @@ def test_each_panel_shows_means_and_intervals_over_seeds():
 def test_a_task_has_a_row_and_a_guider_the_same_look_everywhere():
     results = [result_of("a", "one"), result_of("a", "three"), result_of("b", "three"), result_of("b", "sixth-1")]
     figure = drawn(results)
-    assert [axes.get_title("left") for axes in figure.axes] == ["a", "", "", "b", "", ""]
-    assert [list(lines_of(axes)) for axes in figure.axes] == [["one", "three"]] * 3 + [["three", "sixth-1"]] * 3
+    assert [axes.get_title("left") for axes in figure.axes] == ["a", "", "", "", "b", "", "", ""]
+    assert [list(lines_of(axes)) for axes in figure.axes] == [["one", "three"]] * 4 + [["three", "sixth-1"]] * 4
     looks = {}
     for axes in figure.axes:
         for line in axes.lines:
@@ -84,11 +86,11 @@ def test_what_there_are_no_numbers_for_is_left_out():
     returns_only = result_of(distances=np.full(5, nan))
     assert [axes.get_ylabel() for axes in drawn([returns_only]).axes] == ["return", "return"]
     distances_only = result_of(returns=np.full(5, nan))
-    assert [axes.get_ylabel() for axes in drawn([distances_only]).axes] == ["test distance (cm)"]
+    assert [axes.get_ylabel() for axes in drawn([distances_only]).axes] == ["test distance (cm)"] * 2
     nothing = result_of(returns=np.full(5, nan), distances=np.full(5, nan))
     assert comparison_figure([nothing], NO_GOALS) is None
     both = drawn([result_of("a"), result_of("b", distances=np.full(5, nan))]).axes
-    assert [axes.axison for axes in both] == [True] * 5 + [False]
+    assert [axes.axison for axes in both] == [True] * 6 + [False] * 2
     gap = result_of(returns=np.array([-5.0, nan, -3, -2, -1]))
     np.testing.assert_allclose(lines_of(drawn([gap]).axes[0])["guide"][:, 1], [-5, -3, -2, -1])
 
@@ -126,9 +128,14 @@ def test_returns_that_are_minus_a_cost_are_on_a_logarithm(returns, scale):
 
 def test_goals_are_lines_across():
     figure = drawn([result_of()], Goals(-7.0, 0.02))
-    assert [axes.lines[-1].get_ydata()[0] for axes in figure.axes] == [-7.0, -7.0, pytest.approx(2.0)]
+    assert [axes.lines[-1].get_ydata()[0] for axes in figure.axes] == [
+        -7.0,
+        -7.0,
+        pytest.approx(2.0),
+        pytest.approx(2.0),
+    ]
     assert "guide" in lines_of(figure.axes[0])
-    assert [len(axes.lines) for axes in drawn([result_of()]).axes] == [1, 1, 1]
+    assert [len(axes.lines) for axes in drawn([result_of()]).axes] == [1, 1, 1, 1]
 
 
 def test_it_is_saved_in_two_formats_and_nothing_else_happens(tmp_path):

@@ -89,6 +89,8 @@ def test_learning_takes_the_rows_with_an_evaluation_and_the_time_of_all():
     np.testing.assert_array_equal(found.seconds, [2.75, 6.25, 8.25])  # the first one compiled: it counts as 1.75
     np.testing.assert_array_equal(found.returns, [-3, nan, 4])
     np.testing.assert_array_equal(found.distances, [0.1, nan, nan])
+    again = [{**row, "compiles": row["steps"] in (10, 40)} for row in rows]  # and the fourth, of a second process
+    np.testing.assert_array_equal(learning(again).seconds, [2.5, 5.5, 7.5])  # both count as 1.5
     assert len(learning([]).steps) == len(learning(rows[:1]).steps) == 0
 
 

@@ -23,7 +23,7 @@ from gps.checkpoint import CheckpointError
 from gps.guider import DivergedError
 from gps.run import RunFolder
 
-TIMES = ("seconds", "iteration_seconds")
+TIMES = ("seconds", "iteration_seconds", "compiles")
 SUMMARY_TIMES = ("wall_seconds", "seconds_per_iteration")
 LONG = ("run.iterations=8", "run.checkpoint_every=2", "run.evaluate_every=8")
 SCRIPT = Path(sys.executable).with_name("gps")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 from jaxtyping import Array, Bool, Float
@@ -10,30 +10,20 @@ from jaxtyping import Array, Bool, Float
 from controllers.types import LinearGaussian
 from gps.config import check_at_least, check_one_of, check_positive
 from gps.guiders.samples import LocalModel, Samples
-from gps.guiders.trajectories import check_settings
-from gps.learner import Learner, LearnerSettings
+from gps.guiders.trajectories import TrajectorySettings
+from gps.learner import Learner
 
 PENALTY_RULES = ("ratio", "spread", "fixed")
 
 
 @dataclass(frozen=True)
-class BadmmSettings:
-    """Settings of BADMM; nats are per time step."""
+class BadmmSettings(TrajectorySettings):
+    """Settings of BADMM besides those of all guiders with trajectories; nats are per time step.
 
-    samples: int = 2  # roll-outs per condition and iteration
+    With sampling = "both" the learner takes over, beyond its turns, where it costs less than what was sampled last.
+    """
+
     rounds: int = 4  # improve-teach-pull rounds on one batch of samples
-    sampling: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both"
-    # With "both" the learner collects every second time, and takes over where its cost is below the last one sampled.
-    learner_every: int = 2
-    smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
-    start_std: float = 0.3  # standard deviation of the first controllers' actions
-    std_floor: float = 0.02  # smallest standard deviation of a controller's actions
-
-    kl_step: float = 1.0  # nats, trust region of one iteration
-    kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
-    kl_step_multiplier_max: float = 1.0
-    kl_tolerance: float = 0.02  # relative, to which the limit is met
-
     penalty: float = 0.3  # nu at the start, task units per nat
     penalty_min: float = 1e-4
     penalty_max: float = 10.0
@@ -43,16 +33,8 @@ class BadmmSettings:
     dual_rate_gain: float = 0.0  # of the multipliers on the gain matrix; 0 leaves them out
     dual_bound: float = 2.0  # largest multiplier, in standard deviations that it moves the learner's target
 
-    linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
-    hessian: str = "flip"  # of the cost; see controllers.expand
-    prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
-    # How far, relative to the sampled cost, a local model may be off and still be used; raise it for costs near zero.
-    model_tolerance: float = 1.0
-    regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
-    learner: LearnerSettings = field(default_factory=LearnerSettings)
-
     def __post_init__(self):
-        check_settings(self)
+        super().__post_init__()
         check_one_of(self, "penalty_rule", PENALTY_RULES)
         check_at_least(self, 1, "rounds")
         check_at_least(self, 0, "dual_rate", "dual_rate_gain")

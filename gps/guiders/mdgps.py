@@ -31,7 +31,7 @@ from gps.guider import Metrics
 from gps.guiders import samples as sampling
 from gps.guiders import trajectories
 from gps.guiders.samples import LocalModel, Samples
-from gps.guiders.trajectories import check_settings
+from gps.guiders.trajectories import TrajectorySettings
 from gps.learner import Learner, LearnerSettings, start_learner
 from gps.tasks.task import ControlTask, require_control
 from gps.trees import select
@@ -42,35 +42,20 @@ STEP_RULES = ("classic", "global")
 
 
 @dataclass(frozen=True)
-class MdgpsSettings:
-    """Settings of MDGPS; nats are per time step."""
+class MdgpsSettings(TrajectorySettings):
+    """Settings of MDGPS besides those of all guiders with trajectories; nats are per time step."""
 
-    samples: int = 2  # roll-outs per condition and iteration
-    # Who collects: "controllers" (off-policy), "learner" (on-policy, from the second iteration on), or "both" in turn.
-    # Nothing but the limit ties a controller to the last one, so that off-policy steps have to be small (kl_step 0.2).
+    # "controllers" is off-policy, "learner" on-policy. Nothing but the limit, which is measured from the linearised
+    # learner, ties a controller to the last one, so that off-policy steps have to be small (kl_step 0.2).
     sampling: str = "learner"
-    learner_every: int = 2  # with "both", the learner collects every so many iterations
-    smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
-    start_std: float = 0.3  # standard deviation of the first controllers' actions
-    std_floor: float = 0.02  # smallest standard deviation of a controller's actions
-
-    kl_step: float = 1.0  # nats, trust region of one iteration, around the linearised learner
-    kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
-    kl_step_multiplier_max: float = 1.0
-    kl_tolerance: float = 0.02  # relative, to which the limit is met
-    step_rule: str = "global"  # whose improvement adapts it: "classic", the controllers', or "global", the learner's
-
-    linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
-    hessian: str = "flip"  # of the cost; see controllers.expand
-    prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
-    # How far, relative to the sampled cost, a local model may be off and still be used; raise it for costs near zero.
-    model_tolerance: float = 1.0
-    regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
+    step_rule: str = (
+        "global"  # whose improvement adapts the step: "classic", the controllers', or "global", the learner's
+    )
     # There is one S-step in an iteration, so it is a longer one.
     learner: LearnerSettings = field(default_factory=lambda: LearnerSettings(training=supervise.Settings(updates=640)))
 
     def __post_init__(self):
-        check_settings(self)
+        super().__post_init__()
         check_one_of(self, "step_rule", STEP_RULES)
 
 

@@ -48,7 +48,7 @@ METHODS = {
     "gpo-naive": Method(pull="backtrack"),
     "gpo-penalty": Method(follows=True, pull="penalty"),
     "gpo-clip": Method(follows=True, pull="clip"),
-    "gpo-clip-supervised": Method(follows=True, pull="clip"),  # its settings give L4 no weight
+    "gpo-clip-supervised": Method(pull="clip"),
     "gpo-ablation": Method(taught=False, follows=True, pull="penalty"),
     "ppo": Method(acts="learner", guider="none", taught=False, follows=True, critic="learner"),
     "ppo-asym": Method(acts="learner", guider="none", taught=False, follows=True),

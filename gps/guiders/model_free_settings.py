@@ -58,12 +58,13 @@ class PpoSettings:
 
 
 @dataclass(frozen=True)
-class ImitationSettings:
-    """How the distance between guider and learner is measured, in teaching and in pulling back."""
+class ApartSettings:
+    """How the distance between guider and learner, two networks, is measured: in teaching and in pulling back."""
 
     kl: str = "forward"  # "forward" is KL(guider, learner), the paper's; "reverse" is KL(learner, guider)
     reduction: str = "mean"  # over the dimensions of an action: "mean", as the paper's code does, or "sum"
-    shared: bool = True  # guider and learner are one network that is told who it is; False: one for each
+
+    shared = False  # no setting: these methods need two networks
 
     def __post_init__(self):
         check_one_of(self, "kl", ("forward", "reverse"))
@@ -71,15 +72,10 @@ class ImitationSettings:
 
 
 @dataclass(frozen=True)
-class ApartSettings:
-    """As `ImitationSettings`, for methods in which guider and learner can not share a network."""
+class ImitationSettings(ApartSettings):
+    """The same, where guider and learner can be one network."""
 
-    kl: str = "forward"  # "forward" is KL(guider, learner), the paper's; "reverse" is KL(learner, guider)
-    reduction: str = "mean"  # over the dimensions of an action: "mean", as the paper's code does, or "sum"
-
-    shared = False
-
-    __post_init__ = ImitationSettings.__post_init__
+    shared: bool = True  # guider and learner are one network that is told who it is; False: one for each
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ class TeacherSettings:
     """The privileged teacher that is trained first, by PPO on what the guider sees."""
 
     updates: int = 200  # for which it is trained before the learner begins; its steps count
-    run: str = ""  # folder of another run whose guider is taken instead; it has to stay there
+    run: str = ""  # folder of another run whose guider is taken instead, without any updates; it has to stay there
 
     def __post_init__(self):
         check_at_least(self, 1, "updates")
@@ -147,6 +143,9 @@ class AdviceSettings:
         check_at_least(self, 0, "sharpness")
 
 
+# What each method has. A class adds tables to another one's, so that each table is named and filled in one place.
+
+
 @dataclass(frozen=True)
 class Plain:
     """Without a guider."""
@@ -156,80 +155,66 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Guided:
-    """With a guider that is not pulled back."""
+class Guided(Plain):
+    """With a guider."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
     imitation: ImitationSettings = field(default_factory=ImitationSettings)
 
 
 @dataclass(frozen=True)
-class Backtracked:
-    """With a guider that starts each update as the learner."""
-
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    imitation: ApartSettings = field(default_factory=ApartSettings)
-
-
-@dataclass(frozen=True)
-class Penalised:
+class Penalised(Guided):
     """With a guider that a penalty pulls back."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    imitation: ImitationSettings = field(default_factory=ImitationSettings)
     penalty: PenaltySettings = field(default_factory=PenaltySettings)
 
 
 @dataclass(frozen=True)
-class Clipped:
+class ClippedSupervised(Guided):
     """With a guider that is clipped to the learner."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    imitation: ImitationSettings = field(default_factory=ImitationSettings)
     region: RegionSettings = field(default_factory=RegionSettings)
+
+
+@dataclass(frozen=True)
+class Clipped(ClippedSupervised):
+    """The same, and the learner follows its own gradient too."""
+
     follow: FollowSettings = field(default_factory=FollowSettings)
 
 
 @dataclass(frozen=True)
-class TeacherFirst:
+class Apart(Plain):
+    """With a guider that has a network of its own."""
+
+    imitation: ApartSettings = field(default_factory=ApartSettings)
+
+
+@dataclass(frozen=True)
+class TeacherFirst(Apart):
     """With a guider that is trained first."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    imitation: ApartSettings = field(default_factory=ApartSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
 
 
 @dataclass(frozen=True)
-class Advised:
+class Advised(TeacherFirst):
     """ADVISOR with a teacher that is trained first."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    imitation: ApartSettings = field(default_factory=ApartSettings)
-    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     advice: AdviceSettings = field(default_factory=AdviceSettings)
 
 
 @dataclass(frozen=True)
-class AdvisedTogether:
+class AdvisedTogether(Apart):
     """ADVISOR with a guider that is trained along."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    imitation: ApartSettings = field(default_factory=ApartSettings)
     advice: AdviceSettings = field(default_factory=AdviceSettings)
 
 
 DEFAULTS = {
-    "gpo-naive": Backtracked(),
+    "gpo-naive": Apart(),
     "gpo-penalty": Penalised(),
     "gpo-clip": Clipped(),
-    "gpo-clip-supervised": Clipped(follow=FollowSettings(weight=0.0)),
+    "gpo-clip-supervised": ClippedSupervised(),
     "gpo-ablation": Penalised(),
     "ppo": Plain(),
     "ppo-asym": Plain(),

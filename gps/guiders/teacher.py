@@ -26,6 +26,13 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
             f"teacher.run = {path!r} is a run of {guider.name}, which keeps no privileged policy: take one of 'ppo-bc' "
             "or of a method that trains its teacher first"
         )
+    if roles.method.guider == "frozen" and not guider.settings.teacher.run:
+        needed = guider.settings.teacher.updates
+        if state.updates < needed:
+            raise ValueError(
+                f"teacher.run = {path!r} has had {int(state.updates)} of the {needed} updates of its teacher: bring "
+                "that run to its end first (gps train --resume)"
+            )
     for what, own, others in (
         ("task", student.task.name, guider.task.name),
         ("network", student.settings.network, guider.settings.network),

@@ -7,7 +7,7 @@ N samples each.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -31,22 +31,45 @@ LINEARIZATIONS = ("auto", "differentiation", "regression")
 SAMPLING = ("controllers", "learner", "both")
 
 
-def check_settings(settings: Any) -> None:
-    """Raise ValueError for what no guider of this kind can do: the checks that their settings share."""
-    check_one_of(settings, "linearization", LINEARIZATIONS)
-    check_one_of(settings, "sampling", SAMPLING)
-    check_one_of(settings, "hessian", HESSIANS)
-    if not settings.kl_tolerance < 1:
-        raise ValueError(f"kl_tolerance is relative and must be below 1, not {settings.kl_tolerance}")
-    check_at_least(settings, 2, "samples", "learner_every")
-    check_at_least(settings, 0, "smoothing", "regularization")
-    check_positive(settings, "start_std", "std_floor", "kl_step", "kl_step_multiplier_min", "kl_tolerance")
-    check_positive(settings, "prior_strength", "model_tolerance")
-    if not settings.kl_step_multiplier_min <= 1.0 <= settings.kl_step_multiplier_max:
-        raise ValueError(
-            "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
-            f"{settings.kl_step_multiplier_min} and {settings.kl_step_multiplier_max}"
-        )
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """Settings that these guiders share; nats are per time step."""
+
+    samples: int = 2  # roll-outs per condition and iteration
+    sampling: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both" in turn
+    learner_every: int = 2  # with "both", the learner collects every so many iterations
+    smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
+    start_std: float = 0.3  # standard deviation of the first controllers' actions
+    std_floor: float = 0.02  # smallest standard deviation of a controller's actions
+
+    kl_step: float = 1.0  # nats, trust region of one iteration
+    kl_step_multiplier_min: float = 0.1  # bounds of its adaptation
+    kl_step_multiplier_max: float = 1.0
+    kl_tolerance: float = 0.02  # relative, to which the limit is met
+
+    linearization: str = "auto"  # of the learner: "differentiation", "regression", or what the task allows
+    hessian: str = "flip"  # of the cost; see controllers.expand
+    prior_strength: float = 10.0  # samples that the prior of the local dynamics stands for
+    # How far, relative to the sampled cost, a local model may be off and still be used; raise it for costs near zero.
+    model_tolerance: float = 1.0
+    regularization: float = 1e-6  # of the dynamics' regression, relative to the prior's variances
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+
+    def __post_init__(self):
+        check_one_of(self, "linearization", LINEARIZATIONS)
+        check_one_of(self, "sampling", SAMPLING)
+        check_one_of(self, "hessian", HESSIANS)
+        if not self.kl_tolerance < 1:
+            raise ValueError(f"kl_tolerance is relative and must be below 1, not {self.kl_tolerance}")
+        check_at_least(self, 2, "samples", "learner_every")
+        check_at_least(self, 0, "smoothing", "regularization")
+        check_positive(self, "start_std", "std_floor", "kl_step", "kl_step_multiplier_min", "kl_tolerance")
+        check_positive(self, "prior_strength", "model_tolerance")
+        if not self.kl_step_multiplier_min <= 1.0 <= self.kl_step_multiplier_max:
+            raise ValueError(
+                "kl_step_multiplier_min and kl_step_multiplier_max must enclose 1, not "
+                f"{self.kl_step_multiplier_min} and {self.kl_step_multiplier_max}"
+            )
 
 
 def explorers(task: ControlTask, std: float) -> LinearGaussian:

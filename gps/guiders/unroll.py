@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from gps.guiders.roles import Observations, Roles
-from gps.tasks.task import Environment, State
+from gps.tasks.task import Environment, State, diverged
 from gps.trees import select
 
 
@@ -78,8 +78,7 @@ def collect(
         action = roles.distribution.sample(z, noise)
         after = step(carry.states, roles.distribution.environment(action))
 
-        sound = jnp.isfinite(after.reward) & jnp.stack([jnp.isfinite(o).all(-1) for o in after.obs.values()]).all(0)
-        sound = sound & (after.metrics.get("diverged", jnp.zeros_like(after.reward)) == 0)  # some tasks see to it
+        sound = ~jax.vmap(diverged)(after)
         done = (after.done > 0) | ~sound
         reward = jnp.where(sound, after.reward, 0.0)
         returns = carry.returns + reward

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 from gps.config import check_at_least, check_one_of
-from gps.tasks.external import External, missing, refuse_engine
+from gps.tasks.external import External, missing
 from gps.tasks.partial import Layout, Partial
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
@@ -51,24 +51,21 @@ class BraxSettings:
             raise ValueError(f"backend must be 'generalized' for swimmer, not '{self.backend}': Brax has no other")
 
 
-def brax_task(settings: BraxSettings, engine: str = "auto", name: str = "brax-ant") -> Partial:
+def brax_task(settings: BraxSettings, name: str = "brax-ant") -> Partial:
     """The environment, observed in part.
 
     Args:
         settings: see there.
-        engine: "auto"; a task of Brax has its own physics, which `settings.backend` chooses.
         name: the task's.
 
     Errors:
-        SettingsError where Brax is not installed, for another engine than "auto", and for a version of Brax whose
-        observation has another size.
+        SettingsError where Brax is not installed, and for a version of Brax whose observation has another size.
 
     Source:
         Freeman and others, "Brax", NeurIPS 2021, for the environments; Li, Xie and Lu, "Guided Policy Optimization
         under Partial Observability", ICLR 2026, for hidden velocities, noise and the choice of backends. There the
         noise is on the learner's observation too, and the guider sees both observations.
     """
-    refuse_engine(name, engine, f"task.backend = '{settings.backend}'", ("auto",))
     # It prints that warp is missing, which is not used, and warns that it is not maintained, which is in the docs.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

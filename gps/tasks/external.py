@@ -83,10 +83,3 @@ class External:
 def missing(name: str, package: str, extra: str, error: ImportError) -> SettingsError:
     """The error to raise where a task's package is not installed, or what it needs is not."""
     return SettingsError(f"task {name} needs {package}: pip install 'guided-policy-search[{extra}]' ({error})")
-
-
-def refuse_engine(name: str, engine: str, physics: str, known: tuple[str, ...]) -> None:
-    """Raise SettingsError for an engine that a task with physics of its own does not run on."""
-    if engine not in known:
-        allowed = " or ".join(f"'{one}'" for one in known)
-        raise SettingsError(f"task {name} has physics of its own ({physics}): engine must be {allowed}, not '{engine}'")

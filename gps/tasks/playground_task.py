@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from gps.config import SettingsError, check_at_least, check_one_of
-from gps.tasks.external import External, missing, refuse_engine
+from gps.tasks.external import External, missing
 from gps.tasks.partial import Layout, Partial
 
 # From the order in which each environment of Playground 0.2 puts its observation together.
@@ -63,24 +63,20 @@ class PlaygroundSettings:
         check_at_least(self, 0, "sigma")
 
 
-def playground_task(
-    settings: PlaygroundSettings, engine: str = "auto", name: str = "playground-cartpole-balance"
-) -> Partial:
+def playground_task(settings: PlaygroundSettings, name: str = "playground-cartpole-balance") -> Partial:
     """The environment, observed in part.
 
     Args:
         settings: see there.
-        engine: "auto" or "mjx", in which Playground's physics is written.
         name: the task's.
 
     Errors:
-        SettingsError where Playground is not installed or can not build the environment, for another engine, and
-        for a version of Playground whose observation has another size.
+        SettingsError where Playground is not installed or can not build the environment, and for a version of
+        Playground whose observation has another size.
 
     Source:
         Zakka and others, "MuJoCo Playground", 2025, for the environments; `brax_task` for what is hidden.
     """
-    refuse_engine(name, engine, "MJX", ("auto", "mjx"))
     with contextlib.redirect_stdout(io.StringIO()):  # where warp is missing it prints so; it is not used
         try:
             from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dynamics.simulator import Simulator
 
@@ -29,6 +29,7 @@ class State:
     obs: dict[str, Array]  # "state": what the learner sees; "privileged_state", if any: what only the guider sees
     reward: Float[Array, ""]  # of the step that led here
     done: Float[Array, ""]  # 1 at the last step
+    # "diverged", if any: 1 where a simulation did and the environment has ended the episode for that; see `diverged`
     metrics: dict[str, Array] = field(default_factory=dict)
     # "truncation": 1 where `done` comes from the time limit alone, so that the return has to be bootstrapped
     info: dict[str, Any] = field(default_factory=dict)
@@ -106,6 +107,13 @@ class ControlTask(Environment, Protocol):
     def skeleton(self, x: Float[Array, " nx"]) -> Float[Array, "P 2"]:
         """The task's mechanism as a line in the plane, in metres: what figures draw; its last point is to reach."""
         ...
+
+
+def diverged(state: State) -> Bool[Array, ""]:
+    """Whether the simulation diverged in the step to this state: it says so, or something is not finite."""
+    told = state.metrics.get("diverged", jnp.zeros(())) > 0
+    finite = jnp.stack([jnp.isfinite(x).all() for x in (state.reward, *state.obs.values())]).all()
+    return told | ~finite
 
 
 def is_control(task: Environment) -> TypeGuard[ControlTask]:

@@ -64,8 +64,7 @@ class TigerDoor:
     horizon = 2
     calls_host = False
 
-    def __init__(self, settings: TigerDoorSettings, engine: str = "auto", name: str = "tiger-door"):
-        del engine  # there is no physics
+    def __init__(self, settings: TigerDoorSettings, name: str = "tiger-door"):
         self.name = name
         self.settings = settings
 
@@ -103,8 +102,7 @@ class TigerDoorAlt:
     horizon = 1
     calls_host = False
 
-    def __init__(self, settings: TigerDoorAltSettings, engine: str = "auto", name: str = "tiger-door-alt"):
-        del engine  # there is no physics
+    def __init__(self, settings: TigerDoorAltSettings, name: str = "tiger-door-alt"):
         self.name = name
         self.settings = settings
 

@@ -59,8 +59,7 @@ class Battleship:
 
     calls_host = False
 
-    def __init__(self, settings: BattleshipSettings, engine: str = "auto", name: str = "battleship-easy"):
-        del engine  # no physics
+    def __init__(self, settings: BattleshipSettings, name: str = "battleship-easy"):
         self.name = name
         self.settings = settings
         self.cells = settings.board**2

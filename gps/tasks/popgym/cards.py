@@ -74,8 +74,7 @@ class Autoencode:
     calls_host = False
     observation_size = 2 + SUITS
 
-    def __init__(self, settings: AutoencodeSettings, engine: str = "auto", name: str = "autoencode-easy"):
-        del engine  # no physics
+    def __init__(self, settings: AutoencodeSettings, name: str = "autoencode-easy"):
         self.name = name
         self.settings = settings
         self.deck = sorted_deck(settings.decks, "suits")
@@ -141,8 +140,7 @@ class CountRecall:
 
     calls_host = False
 
-    def __init__(self, settings: CountRecallSettings, engine: str = "auto", name: str = "count-recall-easy"):
-        del engine  # no physics
+    def __init__(self, settings: CountRecallSettings, name: str = "count-recall-easy"):
         self.name = name
         self.settings = settings
         self.deck = sorted_deck(settings.decks, settings.kind)
@@ -209,8 +207,7 @@ class RepeatPrevious:
     calls_host = False
     observation_size = SUITS
 
-    def __init__(self, settings: RepeatPreviousSettings, engine: str = "auto", name: str = "repeat-previous-easy"):
-        del engine  # no physics
+    def __init__(self, settings: RepeatPreviousSettings, name: str = "repeat-previous-easy"):
         self.name = name
         self.settings = settings
         self.deck = sorted_deck(settings.decks, "suits")

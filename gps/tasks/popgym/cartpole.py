@@ -56,8 +56,7 @@ class StatelessCartPole:
     observation_size = 2
     privileged_size = 4
 
-    def __init__(self, settings: CartPoleSettings, engine: str = "auto", name: str = "stateless-cartpole-easy"):
-        del engine  # the physics is a formula
+    def __init__(self, settings: CartPoleSettings, name: str = "stateless-cartpole-easy"):
         self.name = name
         self.settings = settings
         self.horizon = settings.horizon
