@@ -12,8 +12,8 @@ to first order, with method "ddp" to second; cost to second), solves the linear-
 deviations from it, and rolls u = u_old + alpha k + K (x - x_old) through the real model for alpha = 1, 1/2,
 1/4, ... until J is lower.
 
-Where the work is: `ilqr_loop` iterates, `lqr` sweeps, `ilqr_problem` expands, `constrained` adds constraints
-and `optimality` derivatives of the solution.
+Where the work is: `ilqr_loop` iterates, `ilqr_step` searches along what `lqr` sweeps, `ilqr_problem` expands,
+`constrained` adds constraints and `optimality` derivatives of the solution.
 """
 
 from __future__ import annotations

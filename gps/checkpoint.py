@@ -19,10 +19,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ import numpy as np
 _TEMPORARY = "tmp-"  # how the names of unfinished and of half-deleted checkpoints begin
 _RECORD = "record.json"
 _ARRAYS = "arrays"
+_Found = TypeVar("_Found")
 
 
 class CheckpointError(Exception):
@@ -123,20 +124,37 @@ class Checkpoints:
             CheckpointError when every checkpoint is damaged (all damages in the message), and when a whole one
             holds a state of another structure than `like`: an older one would hold the same.
         """
+        found, skipped = self._newest(_load)
+        if found is None:
+            return None
+        content, arrays = found
+        _check_alike(self._place(content["step"]), content["leaves"], like)
+        state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())
+        return Restored(content["step"], jax.tree.map(_as_in, like, state), content["meta"], skipped)
+
+    def newest(self, like: Any | None = None) -> int | None:
+        """The step that `restore` would return, by its sums alone: no array is read, and orbax is not needed.
+
+        Arguments and errors as in `restore`; without `like`, the structure of the state is not looked at.
+        """
+        content, _ = self._newest(_verify)
+        if content is None:
+            return None
+        if like is not None:
+            _check_alike(self._place(content["step"]), content["leaves"], like)
+        return content["step"]
+
+    def _newest(self, read: Callable[[Path], _Found | Damage]) -> tuple[_Found | None, list[Damage]]:
+        """What `read` finds in the newest checkpoint that it does not call damaged, and those that it does."""
         skipped: list[Damage] = []
         for step in reversed(self.steps()):
-            place = self._place(step)
-            loaded = _load(place)
-            if isinstance(loaded, Damage):
-                skipped.append(loaded)
-                continue
-            content, arrays = loaded
-            _check_alike(place, content["leaves"], like)
-            state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())
-            return Restored(step, jax.tree.map(_as_in, like, state), content["meta"], skipped)
+            found = read(self._place(step))
+            if not isinstance(found, Damage):
+                return found, skipped
+            skipped.append(found)
         if skipped:
             raise CheckpointError("no checkpoint is whole:\n" + "\n".join(f"  {d.path}: {d.reason}" for d in skipped))
-        return None
+        return None, []
 
     def _place(self, step: int) -> Path:
         if step < 0:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gps
 from gps import config
 from gps.checkpoint import CheckpointError
-from gps.experiment import GUIDERS, TASKS, Experiment, RunSettings
+from gps.experiment import Experiment, RunSettings
 from gps.guider import DivergedError
+from gps.registry import GUIDERS, TASKS, defaults
 from gps.resume import resumed
 from gps.run import RunError, RunFolder
 
@@ -34,11 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     from gps.train import train
 
-    tables = {"run": {"task": options.task, "guider": options.guider}}
-    for name in ("engine", "seed", "iterations"):
-        if getattr(options, name) is not None:
-            tables["run"][name] = getattr(options, name)
-    asked = config.override(tables, options.set)
+    asked = _asked(options, "task", "guider", "engine", "seed", "iterations")
     experiment = Experiment.resolve(asked)
     run = experiment.run
     path = Path(options.out or f"runs/{run.task}-{run.guider}-seed{run.seed}")
@@ -52,9 +51,25 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _asked(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The settings of a command line: those that --set makes, and in "run" the options of these names that are given.
+
+    Errors:
+        SettingsError where the two contradict each other, besides those of `config.override`.
+    """
+    asked = config.override({}, options.set)
+    run = asked.setdefault("run", {})
+    for name in names if isinstance(run, dict) else ():  # if it is none, `Experiment.resolve` says so
+        given = getattr(options, name)
+        if given is not None and run.setdefault(name, given) != given:
+            raise config.SettingsError(f"run.{name} is to be {given}, and {run[name]} by --set: leave one of them out")
+    return asked
+
+
 def _compare(options: argparse.Namespace) -> int:
     from gps.compare import Goals, compare
 
+    _asked(options, "iterations")  # no contradiction
     settings_for: dict[str, list[str]] = {}
     for name, assignment in options.set_for:
         settings_for.setdefault(name, []).append(assignment)
@@ -75,6 +90,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    config.from_dict(RunSettings, {"seed": options.seed}, "evaluate")  # of the same range
+    if not 0 <= options.noise < math.inf:
+        raise config.SettingsError(f"evaluate: noise must be finite and at least 0, not {options.noise}")
     import jax
     import numpy as np
 
@@ -117,24 +135,49 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    if options.settings:
+    known = {**TASKS, **GUIDERS}
+    for name in options.names:
+        if name not in known:
+            raise config.unknown("task or guider", name, known)
+    if options.settings and not options.names:
         print("runs:")
         _print_settings(config.to_dict(RunSettings()), "run.")
     for title, entries in (("tasks", TASKS), ("guiders", GUIDERS)):
-        print(f"{title}:")
-        width = max(map(len, entries)) + 2
-        for name, entry in entries.items():
-            print(f"  {name:{width}}{entry.about}")
+        shown = {name: entry for name, entry in entries.items() if name in options.names or not options.names}
+        if shown:
+            print(f"{title}:")
+        for name, entry in shown.items():
+            print(f"  {name:{_width(shown)}}{entry.about}")
             if options.settings:
                 _print_settings(config.to_dict(entry.defaults), f"{title.removesuffix('s')}.")
-                if entry.model_free:
-                    print("      over the defaults of model-free guiders:")
-                    _print_settings(entry.model_free, "  ")
-    runs = sorted(path.parent for path in Path(options.runs).glob("*/config.toml"))
-    print(f"runs in {options.runs}/:" if runs else f"no runs in {options.runs}/")
-    for path in runs:
-        print(f"  {path.name:32}{_about(path)}")
+                _print_changes(name, entry.model_free)
+    if not options.names:
+        _print_runs(options.runs)
     return 0
+
+
+def _print_changes(task: str, tables: dict[str, Any]) -> None:
+    """What a task changes of the defaults of guiders, for which of them, and by the names that can be set."""
+    if not tables:
+        return
+    others = " and ".join(name for name in GUIDERS if not defaults(task, name))
+    print(f"      defaults on this task, for every guider that has them but {others}:")
+    _print_settings({name: table for name, table in tables.items() if name != "methods"}, "  ")
+    for guider, table in tables.get("methods", {}).items():
+        print(f"      and for {guider}:")
+        _print_settings(table, "  guider.")
+
+
+def _print_runs(path: str) -> None:
+    runs = sorted(path.parent for path in Path(path).glob("*/config.toml"))
+    print(f"runs in {path}/:" if runs else f"no runs in {path}/")
+    for run in runs:
+        print(f"  {run.name:{_width(run.name for run in runs)}}{_about(run)}")
+
+
+def _width(names: Iterable[str]) -> int:
+    """Of a column of names."""
+    return max(map(len, names)) + 2
 
 
 def _about(path: Path) -> str:
@@ -186,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a learner with the help of a guider")
     train.add_argument("task", help="see gps list")
-    train.add_argument("--guider", default="badmm", help="see gps list (default: badmm)")
+    train.add_argument("--guider", help="see gps list (default: badmm)")
     train.add_argument("--engine", help="auto, mujoco or mjx (default: auto)")
     train.add_argument("--seed", type=int, help="of all random numbers (default: 0)")
     train.add_argument("--iterations", type=int, help="with --resume, how many the run is to have in the end")
@@ -225,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     plot.set_defaults(command=_plot)
 
     listing = commands.add_parser("list", help="the tasks, the guiders and the runs that there are")
+    listing.add_argument("names", nargs="*", metavar="NAME", help="a task or a guider: these alone, and no runs")
     listing.add_argument("--settings", action="store_true", help="with all their settings and defaults")
     listing.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
     listing.set_defaults(command=_list)

@@ -8,6 +8,7 @@ comparison.csv, comparison.png and comparison.pdf in OUT, made anew each time.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,17 @@ from pathlib import Path
 
 import jax
 
-from gps import config, train
+from gps import config, health, train
 from gps.compare_table import csv_text, markdown, notes
 from gps.experiment import Experiment
 from gps.guider import DivergedError
 from gps.log import Clock
-from gps.resume import resumable, resumed
+from gps.resume import check, resumable, resumed
 from gps.run import RunError, RunFolder
 from gps.statistics import GOALS, Goals, Result, area_range, learning, summarise
+
+_TITLE = "# Comparison\n\n"
+_OURS = f"{_TITLE}| task "  # how each comparison.md begins
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class Run:
         """Its task and its guider."""
         return self.experiment.run.task, self.experiment.run.guider
 
+    def there(self) -> bool:
+        """Whether it has been begun."""
+        return (self.path / "config.toml").exists()
+
     def finished(self) -> bool:
         """Whether it came to its end, with all the iterations that it is to have."""
-        try:
-            return RunFolder.open(self.path).read_summary()["iterations"] >= self.experiment.run.iterations
-        except RunError:
-            return False
+        return self.there() and health.ended(RunFolder.open(self.path)) >= self.experiment.run.iterations
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,10 @@ def compare(
 
     Errors:
         SettingsError for what is unknown or impossible, and where a run is there that has other settings;
-        RunExistsError where something else is in the place of a run. Both before anything is run or changed.
+        RunError where something else is in the place of a run or of the results, and where a run has lost rows of its
+        metrics or its checkpoints; CheckpointError where none of those is whole. All before anything is run or changed.
     """
+    goals.check()
     tasks, guiders = list(dict.fromkeys(tasks)), list(dict.fromkeys(guiders))
     out = Path(out or f"runs/compare-{'-'.join(tasks)}")
     own = {name: list(assignments) for name, assignments in (settings_for or {}).items()}
@@ -128,15 +135,43 @@ def plan(
         for (task, guider), found in pairs.items()
         for seed in range(seeds)
     ]
+    _check_place(out)
     for run in runs:
-        if (run.path / "config.toml").exists():
+        if run.there():
             resumable(run.path, run.experiment.to_dict())
         else:
             RunFolder.check_free(run.path)
-    for run in {run.about: run for run in runs if not run.finished()}.values():
-        with _named(*run.about):
-            run.experiment.build()
+    _check_runs(runs)
     return runs
+
+
+def _check_place(out: Path) -> None:
+    """Raise RunError where the results would replace what is not ours, or can not be written."""
+    mine = [out / f"comparison.{kind}" for kind in ("md", "csv", "png", "pdf")]
+    taken = [file for file in mine if file.exists()]
+    if taken and not (mine[0].is_file() and mine[0].read_bytes().startswith(_OURS.encode())):
+        raise RunError(f"{taken[0]} exists and is of no comparison: use another --out")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "can not be written" if there.is_dir() else "is no folder"
+        raise RunError(f"{out} can not be the folder of a comparison: {there} {reason}; use another --out")
+
+
+def _check_runs(runs: Sequence[Run]) -> None:
+    """Raise what would end the comparison later: of each task and guider, and of each run that is there."""
+    left: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.finished():
+            folder = RunFolder.open(run.path)
+            health.check_rows(folder, health.ended(folder))
+        else:
+            left.setdefault(run.about, []).append(run)
+    for about, some in left.items():
+        with _named(*about):
+            guider = some[0].experiment.build()
+        for run in some:
+            if run.there():
+                check(RunFolder.open(run.path), guider)
 
 
 def _resolve(task: str, guider: str, settings: Iterable[str]) -> Experiment:
@@ -168,8 +203,7 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
     for run in left:
         print(f"{clock}  {run}", flush=True)
         settings = run.experiment.to_dict()
-        there = (run.path / "config.toml").exists()
-        folder = resumed(run.path, settings) if there else RunFolder.create(run.path, settings)
+        folder = resumed(run.path, settings) if run.there() else RunFolder.create(run.path, settings)
         if run.about not in programs:
             programs.clear()
             jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
@@ -188,8 +222,9 @@ def _write(out: Path, results: tuple[Result, ...], text: str, goals: Goals) -> l
     from gps.plot_compare import comparison  # matplotlib takes 2 s to import, and only the end needs it
 
     out.mkdir(parents=True, exist_ok=True)
+    config.write_text(out / "comparison.md", f"{_TITLE}{text}")  # first: it tells that the other files are ours
+    config.write_text(out / "comparison.csv", csv_text(results))
     figures = comparison(results, goals, out / "comparison")
     shown = "".join(f"\n![Learning curves]({path.name})\n" for path in figures[:1])
-    config.write_text(out / "comparison.md", f"# Comparison\n\n{text}{shown}")
-    config.write_text(out / "comparison.csv", csv_text(results))
+    config.write_text(out / "comparison.md", f"{_TITLE}{text}{shown}")
     return [out / "comparison.md", out / "comparison.csv", *figures]

@@ -92,7 +92,8 @@ def notes(goals: Goals, ranges: Mapping[str, tuple[float, float]], failed: Seque
         "Return and distance are those of the learner at the last evaluation, without noise on its actions but where "
         "they are said to be sampled. Steps are of the simulator; those of evaluations do not count, nor those of a "
         "teacher from another run. Seconds are of training, without evaluations and compilation: a run's first "
-        "iteration counts as long as the median of the others.",
+        "iteration, and the first after it was resumed, count as long as the median of the others. Where there are no "
+        "others, as in a run of one iteration, compilation is in them.",
     ]
     for task, (low, high) in ranges.items():
         if low < high:

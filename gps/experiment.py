@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamics.simulator import ENGINES
-from gps import config
+from gps import config, registry
 from gps.guider import Guider
-from gps.registry import GUIDERS, TASKS, Entry, defaults
 from gps.run import RunFolder
 from gps.tasks.task import Environment
 
@@ -18,8 +17,8 @@ from gps.tasks.task import Environment
 class RunSettings:
     """What a run is about, besides the settings of its task and its guider."""
 
-    task: str = "reacher"
-    guider: str = "badmm"
+    task: str = "reacher"  # a name of `gps list`, or one's own as "module:ENTRY"; see `gps.registry.find`
+    guider: str = "badmm"  # likewise
     engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
     seed: int = 0
     iterations: int = 12
@@ -27,9 +26,8 @@ class RunSettings:
     checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
 
     def __post_init__(self):
-        for name, value, known in (("task", self.task, TASKS), ("guider", self.guider, GUIDERS)):
-            if value not in known:
-                raise config.unknown(name, value, known)
+        registry.find("task", self.task)
+        registry.find("guider", self.guider)
         if self.engine not in ENGINES:
             raise config.unknown("engine", self.engine, ENGINES)
         if not 0 <= self.seed < 2**32:
@@ -59,20 +57,21 @@ class Experiment:
             if table not in ("run", "task", "guider"):
                 raise config.unknown("table of settings", table, ("run", "task", "guider"))
         run = config.from_dict(RunSettings, settings.get("run", {}), "run")
-        preset = defaults(run.task, run.guider)
+        preset = registry.defaults(run.task, run.guider)
         run = config.from_dict(RunSettings, _overlay(preset.get("run", {}), settings.get("run", {})), "run")
-        if run.engine != "auto" and not TASKS[run.task].engines:
+        task, guide = registry.find("task", run.task), registry.find("guider", run.guider)
+        if run.engine != "auto" and not task.engines:
             raise config.SettingsError(
                 f"run.engine = {run.engine!r}: {run.task} has physics of its own, or none; leave it at 'auto'"
             )
 
-        def complete(entry: Entry, where: str):
+        def complete(entry: registry.Entry, where: str):
             own = _overlay(config.to_dict(entry.defaults), preset.get(where, {}))
             return config.from_dict(type(entry.defaults), _overlay(own, settings.get(where, {})), where)
 
-        guider = complete(GUIDERS[run.guider], "guider")
+        guider = complete(guide, "guider")
         _check_teaching(run, guider)
-        return cls(run, complete(TASKS[run.task], "task"), guider)
+        return cls(run, complete(task, "task"), guider)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables; `resolve` takes them back."""
@@ -85,12 +84,12 @@ class Experiment:
     @property
     def simulated(self) -> bool:
         """Whether there is a MuJoCo engine to choose."""
-        return TASKS[self.run.task].engines
+        return registry.find("task", self.run.task).engines
 
     def build_task(self) -> Environment:
         """The task; with its simulator, if it has one, on the chosen engine."""
         engine = (self.run.engine,) if self.simulated else ()
-        return TASKS[self.run.task].build(self.task, *engine, self.run.task)
+        return registry.find("task", self.run.task).build(self.task, *engine, self.run.task)
 
     def build(self) -> Guider:
         """The guider on its task.
@@ -100,7 +99,7 @@ class Experiment:
         """
         self._check_teacher()
         try:
-            return GUIDERS[self.run.guider].build(self.build_task(), self.guider)
+            return registry.find("guider", self.run.guider).build(self.build_task(), self.guider)
         except ValueError as error:
             raise config.SettingsError(str(error)) from error
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TextIO
 _SHOWN_ROWS = 10
 _OTHER_LINES = 6  # of the live display: title, column titles, units, progress and the margins
 _RECENT = 10  # iterations from which the time left is estimated
+_BAD = ("nan", "inf", "-inf")  # red on a terminal
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def short(number: float) -> str:
     return f"{number:.{max(0, 2 - math.floor(math.log10(size)))}f}"
 
 
+def known(number: float) -> str:
+    """As `short`, of what has no number while a teacher trains."""
+    return "-" if math.isnan(number) else short(number)
+
+
 def span(values: Sequence[float]) -> str:
     """The smallest and the largest of a list: "8.10..20.4"."""
     numbers = [float(value) for value in values]
@@ -85,8 +91,8 @@ RETURN_COLUMNS = (
     Column("train_return", "training", short),
     Column("learner_return", "learner", short),
     Column("learner_return_sampled", "sampled", short),
-    Column("kl_to_learner", "KL", short),
-    Column("learner_entropy", "entropy", short),
+    Column("kl_to_learner", "KL", known),
+    Column("learner_entropy", "entropy", known),
     Column("test_cm", "test", ".2f", "cm"),
     Column("steps", "steps", count),
     Column("seconds", "time", ".1f", "s"),
@@ -285,7 +291,8 @@ class _Table:
         rows = list(self._rows)[-room:]
         for number, row in enumerate(rows):
             newest = number == len(rows) - 1
-            cells = [Text(column.text(row), style="red" if _is_bad(row, column) else "") for column in columns]
+            texts = [column.text(row) for column in columns]
+            cells = [Text(text, style="red" if text in _BAD else "") for text in texts]
             table.add_row(*cells, style="" if newest else "dim")
         progress = str(self._clock)
         room = self._console.width - len(progress) - 4
@@ -295,15 +302,6 @@ class _Table:
             Text(progress, no_wrap=True),
         )
         return Group(Text(self._title, style="bold"), table, bar)
-
-
-def _is_bad(row: Mapping[str, Any], column: Column) -> bool:
-    """Whether the value is NaN or infinite."""
-    value = row.get(column.key)
-    try:
-        return value is not None and not math.isfinite(value)
-    except TypeError:  # a text or a list
-        return False
 
 
 def _duration(seconds: float) -> str:

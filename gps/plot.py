@@ -15,13 +15,13 @@ import matplotlib.style
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FuncFormatter
 
 from gps.animate import animation, reach, spread, written_whole
+from gps.ticks import fit_scale, plain, symlog, whole_numbers
 
 Rows = Sequence[Mapping[str, Any]]  # of `RunFolder.read_metrics`
 
@@ -32,6 +32,7 @@ DISTANCES = (0.1, 10.0)  # cm, the span of the colours of distances: fixed, so t
 MOST_PATHS = 60  # more would hide each other
 MOST_SHAPES = 2000  # more dots than this are pixels in a PDF too
 MOST_MARKERS = 40  # a curve with more points is a line without markers
+POINT = 4  # points, the width of a band over one x
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: figures look the same on every machine
@@ -128,7 +129,7 @@ def learning_curves_figure(rows: Rows) -> Figure | None:
     for axes, unit, fields in ((left, 100.0, distances), (right, 1.0, costs)):
         for field, color, line, label in fields:
             steps, values = numbers(rows, "steps", field)
-            _curve(axes, steps / 1000, unit * values, np.nanmean, color=color, line=line, label=label)
+            curve(axes, steps / 1000, unit * values, np.nanmean, color=color, line=line, label=label)
         axes.set(xlabel="simulator steps (thousands)", xlim=(0, None))
         fit_scale(axes)
     left.set_ylabel("distance to the target (cm)")
@@ -159,12 +160,13 @@ def multipliers_figure(rows: Rows) -> Figure | None:
     figure = Figure(figsize=(WIDE * columns / 3, 1.7 * lines))
     for number, (field, label, found) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, columns, number, xlabel="iteration", ylabel=label)
-        _curve(axes, *found, np.nanmedian, color=BLUE, line="o-", label="median of the conditions")
+        curve(axes, *found, np.nanmedian, color=BLUE, line="o-", label="median of the conditions")
         if field == "kl_step":
             iterations, limits = numbers(rows, "iteration", "kl_limit")
             limits = np.nanmedian(limits, 1, keepdims=True)
-            _curve(axes, iterations, limits, np.nanmedian, color=RED, line="--", label="median of their limits")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            curve(axes, iterations, limits, np.nanmedian, color=RED, line="--", label="median of their limits")
+        axes.set_xlim(0.5, max(found[0]) + 0.5)
+        whole_numbers(axes.xaxis)
         fit_scale(axes)
     handles = figure.axes[-1].get_legend_handles_labels()
     corner = figure.add_subplot(lines, columns, cells)
@@ -177,7 +179,8 @@ def multipliers_figure(rows: Rows) -> Figure | None:
 def improvement_figure(rows: Rows) -> Figure | None:
     """What each iteration gained per condition against what the local models promised."""
     pairs = [
-        (row["iteration"], _floats(row, "predicted_improvement"), _floats(row, "actual_improvement")) for row in rows
+        (row["iteration"] + 1, _floats(row, "predicted_improvement"), _floats(row, "actual_improvement"))
+        for row in rows
     ]
     points = np.concatenate([np.empty((0, 3)), *(np.column_stack(np.broadcast_arrays(*pair)) for pair in pairs)])
     points = points[np.isfinite(points).all(1)]
@@ -188,15 +191,16 @@ def improvement_figure(rows: Rows) -> Figure | None:
     axes = figure.add_subplot(xlabel="predicted improvement (cost)", ylabel="actual improvement (cost)")
     sizes = np.abs(points[:, 1:])
     if sizes.max() > 20 * np.median(sizes) > 0:
-        _symlog(axes, 10.0 ** np.floor(np.log10(np.percentile(sizes[sizes > 0], 20))))
+        symlog(axes, 10.0 ** np.floor(np.log10(np.percentile(sizes[sizes > 0], 20))))
     look = {"s": 9, "cmap": "viridis", "edgecolors": "0.3", "linewidths": 0.2}
     dots = axes.scatter(predicted, actual, c=iterations, rasterized=len(points) > MOST_SHAPES, **look)
     diagonal = np.array([min(0.0, predicted.min()), predicted.max()])
     axes.plot(diagonal, diagonal, color="k", linewidth=0.8, linestyle="--", label="as predicted")
     axes.axhline(0, color=GREY, linewidth=0.6)
     axes.legend(loc="upper left")
+    dots.set_clim(1, max(2, iterations.max()))  # whole numbers, also where there is one iteration
     bar = figure.colorbar(dots, label="iteration", aspect=30, pad=0.02)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    whole_numbers(bar.ax.yaxis)
     bar.outline.set_visible(False)
     return figure
 
@@ -247,65 +251,31 @@ def paths_figure(
 
 
 def numbers(rows: Rows, x: str, field: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n M"]]:
-    """Of the n rows with a finite number in `field`: their `x`, and the field with NaN for what is not finite."""
+    """Of the n rows with a finite number in `field`: their `x`, and the field with NaN for what is not finite.
+
+    Iterations count from 1, as on the terminal.
+    """
     found = [(row.get(x), _floats(row, field)) for row in rows]
     found = [(at, values) for at, values in found if at is not None and np.isfinite(values).any()]
     values = np.stack([values for _, values in found]) if found else np.empty((0, 1))
-    return np.array([at for at, _ in found], float), np.where(np.isfinite(values), values, np.nan)
+    return np.array([at for at, _ in found], float) + (x == "iteration"), np.where(np.isfinite(values), values, np.nan)
 
 
 def _floats(row: Mapping[str, Any], field: str) -> np.ndarray:
     return np.atleast_1d(np.array(row.get(field), float))  # None becomes NaN
 
 
-def _curve(axes: Axes, x, values: Float[np.ndarray, "n M"], middle, *, color: str, line: str, label: str) -> None:
+def curve(axes: Axes, x, values: Float[np.ndarray, "n M"], middle, *, color: str, line: str, label: str) -> None:
     """The middle of the M values over x, and their range as a band."""
     if not len(x):
         return
     line = line if len(x) <= MOST_MARKERS else line.strip("os^")
+    line = line if len(x) > 1 or line[0] in "os^" else "o"  # of one point, a line is nothing
     axes.plot(x, middle(values, axis=1), line, color=color, label=label)
     if values.shape[1] > 1:
         low, high = np.nanmin(values, 1), np.nanmax(values, 1)
-        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, label="their range")
-
-
-def fit_scale(axes: Axes, mask: bool = False) -> None:
-    """Make the y axis logarithmic if everything on it is positive and not all of one size.
-
-    With `mask`, what is not positive does not count, and is missing on a logarithmic axis.
-    """
-    low, high = axes.yaxis.get_data_interval()
-    low = axes.yaxis.get_minpos() if mask else low
-    if not (low > 0 and high > 3 * low):
-        return
-    axes.set_yscale("log", nonpositive="mask")
-    log_ticks(axes.yaxis, high / low)
-
-
-def log_ticks(axis: Axis, ratio: float) -> None:
-    """Ticks of a logarithmic axis whose ends differ by this factor."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 50 else (1,), numticks=7))
-    axis.set_major_formatter(FuncFormatter(plain))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _symlog(axes: Axes, threshold: float) -> None:
-    """Make both axes logarithmic away from zero, and linear within the threshold."""
-    axes.set_xscale("symlog", linthresh=threshold, linscale=0.5)
-    axes.set_yscale("symlog", linthresh=threshold, linscale=0.5)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
-        axis.set_major_formatter(FuncFormatter(plain))
-
-
-def plain(number: float, _position: int | None = None) -> str:
-    """A tick's label: 0.01, 1, 1000, and powers of ten beyond."""
-    if number == 0 or 1e-3 <= abs(number) < 1e4:
-        return f"{number:g}".replace("-", "\N{MINUS SIGN}")
-    exponent = int(np.floor(np.log10(abs(number)) + 1e-9))
-    factor = f"{number / 10.0**exponent:g}"
-    factor = {"1": "", "-1": "-"}.get(factor, rf"{factor}\cdot")
-    return f"${factor}10^{{{exponent}}}$"
+        width = 0 if len(x) > 1 else POINT  # the band of one point is a bar
+        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=width, label="their range")
 
 
 @styled

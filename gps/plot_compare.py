@@ -11,10 +11,10 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from gps.plot import COLORS, GREY, MOST_MARKERS, WIDE, fit_scale, log_ticks, plain, save, styled
+from gps.plot import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
 from gps.statistics import Curve, Estimate, Goals, Result
+from gps.ticks import fit_scale, log_ticks
 
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))  # five lines, eight colours and seven markers: forty looks
 MARKERS = "os^Dv<>"
@@ -73,7 +73,7 @@ def _learning_curve(axes: Axes, curve: Curve, x: str, field: str, number: int, l
     color = COLORS[number % len(COLORS)]
     marker = MARKERS[number % len(MARKERS)] if len(at) <= MOST_MARKERS else None
     axes.plot(at, value, linestyle=LINES[number % len(LINES)], marker=marker, markersize=2, color=color, label=label)
-    axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0 if len(at) > 1 else POINT)
 
 
 def _finish(axes: Axes, field: str, goal: float | None) -> None:
@@ -85,8 +85,7 @@ def _finish(axes: Axes, field: str, goal: float | None) -> None:
         goal = 100 * goal if field == "distances" else goal
         axes.axhline(goal, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xscale("log")
-    first, last = axes.xaxis.get_data_interval()
-    log_ticks(axes.xaxis, last / first)
+    log_ticks(axes.xaxis)
     low, high = axes.yaxis.get_data_interval()
     if field == "distances":
         fit_scale(axes)
@@ -98,6 +97,4 @@ def _negative_log(axes: Axes, low: float, high: float) -> None:
     """Make the y axis logarithmic below zero, for returns that are minus a cost."""
     axes.set_yscale("symlog", linthresh=-high / 2)  # its linear part is out of sight
     axes.set_ylim(1.2 * low, high / 1.2)
-    subs = (1, 2, 5) if low > 50 * high else (1,)
-    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=-high / 2, subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(plain))
+    log_ticks(axes.yaxis)

@@ -20,7 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from controllers.ilqr_solution import Solution
 from controllers.structure import Structure
 from gps.animate import written_whole
-from gps.plot import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, fit_scale, plain, styled
+from gps.plot import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, styled
+from gps.ticks import fit_scale, plain
 
 PANELS = [["states", "actions"], ["cost", "decrease"], ["gradient", [["regularisation"], ["step size"]]]]
 

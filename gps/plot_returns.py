@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from gps.plot import BLUE, GREEN, RED, WIDE, Rows, fit_scale, numbers, save, styled
+from gps.plot import BLUE, GREEN, RED, WIDE, Rows, curve, numbers, save, styled
+from gps.ticks import fit_scale
 
 RETURNS = (
     ("learner_return", RED, "^-", "learner, most likely actions"),
     ("learner_return_sampled", GREEN, "s-", "learner, sampled actions"),
-    ("train_return", BLUE, "-", "whoever acts in training"),
+    ("train_return", BLUE, "o-", "whoever acts in training"),
 )
 PANELS = (  # what ties guider and learner, as far as a method has it
     ("kl_to_learner", "KL, guider and learner (nats)"),
@@ -38,19 +39,18 @@ def returns_figure(rows: Rows) -> Figure | None:
     if not curves:
         return None
     ties = [(label, found) for field, label in PANELS if len((found := numbers(rows, "steps", field))[0])]
+    last = max(steps[-1] for (steps, _), *_ in [*curves, *((found,) for _, found in ties)]) / 1000
     figure = Figure(figsize=(WIDE, 2.0 * (1 + (len(ties) > 0))))
     parts = np.atleast_1d(np.asarray(figure.subfigures(2 if ties else 1, 1)))
     axes = parts[0].subplots()
-    axes.set(xlabel="simulator steps (thousands)", ylabel="return of an episode")
+    axes.set(xlabel="simulator steps (thousands)", ylabel="return of an episode", xlim=(0, 1.05 * last))
     for (steps, values), color, line, label in curves:
-        line = line if len(steps) <= 40 else line.strip("os^")
-        axes.plot(steps / 1000, np.nanmean(values, axis=1), line, color=color, label=label)
-    axes.set_xlim(0, None)
+        curve(axes, steps / 1000, values, np.nanmean, color=color, line=line, label=label)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     cells = parts[1].subplots(1, len(ties), squeeze=False)[0] if ties else []
     for cell, (label, (steps, values)) in zip(cells, ties, strict=True):
-        cell.plot(steps / 1000, np.nanmean(values, axis=1), color=BLUE)
-        cell.set(xlabel="steps (thousands)", title=label, xlim=(0, None))
+        curve(cell, steps / 1000, values, np.nanmean, color=BLUE, line="o-", label=label)
+        cell.set(xlabel="steps (thousands)", title=label, xlim=(0, 1.05 * last))  # what begins later leaves room
         cell.title.set_fontsize(7)
         fit_scale(cell, mask=True)
     return figure

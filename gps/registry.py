@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gps import presets
+from gps import config, presets
 from gps.guiders.badmm import Badmm, BadmmSettings
 from gps.guiders.mdgps import Mdgps, MdgpsSettings
 from gps.guiders.model_free import ModelFree
@@ -83,6 +84,28 @@ GUIDERS = {
 }
 
 
+def find(kind: str, name: str) -> Entry:
+    """The "task" or the "guider" of a name; one's own has the name "module:ENTRY" of an `Entry` in a Python module.
+
+    Errors:
+        SettingsError for an unknown name, a module that can not be imported, and what is no `Entry` in it.
+    """
+    known = {"task": TASKS, "guider": GUIDERS}[kind]
+    if name in known:
+        return known[name]
+    module, colon, entry = name.partition(":")
+    if not colon:
+        raise config.unknown(kind, name, known)
+    try:
+        found = getattr(importlib.import_module(module), entry, None)
+    except ImportError as error:
+        raise config.SettingsError(f"{kind} {name!r}: {error}; is the module's folder in PYTHONPATH?") from error
+    if not isinstance(found, Entry):
+        raise config.SettingsError(f"{kind} {name!r}: {entry} in {module} must be a gps.registry.Entry, not {found!r}")
+    return found
+
+
 def defaults(task: str, guider: str) -> dict[str, Any]:
     """Tables "run" and "guider" of settings that a guider takes on a task over its own defaults."""
-    return presets.of(TASKS[task].model_free, guider, GUIDERS[guider].defaults) if guider in _MODEL_FREE else {}
+    preset, own = find("task", task).model_free, find("guider", guider).defaults
+    return presets.of(preset, guider, own) if guider in _MODEL_FREE else {}

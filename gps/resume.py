@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gps import config
+import jax
+
+from gps import config, health
 from gps.experiment import Experiment
+from gps.guider import Guider
 from gps.run import RunFolder
 
 
@@ -37,9 +40,27 @@ def resumable(path: str | os.PathLike[str], asked: Mapping[str, Any]) -> tuple[R
 
 
 def resumed(path: str | os.PathLike[str], asked: Mapping[str, Any]) -> RunFolder:
-    """The run at `path`, with more iterations if they are asked for; errors as in `resumable`."""
+    """The run at `path`, with more iterations if they are asked for.
+
+    Errors:
+        As in `resumable` and `check`, and RunError while another process trains the run. All before its settings are
+        changed; where they stay, `gps.train` finds out what `check` would.
+    """
     folder, iterations = resumable(path, asked)
     if iterations > Experiment.resolve(folder.settings).run.iterations:
-        config.write(folder.path / "config.toml", config.override(folder.settings, [f"run.iterations={iterations}"]))
+        longer = config.override(folder.settings, [f"run.iterations={iterations}"])
+        with folder.locked():
+            check(folder, Experiment.resolve(longer).build())
+            config.write(folder.path / "config.toml", longer)
         folder = RunFolder.open(path)
     return folder
+
+
+def check(folder: RunFolder, guider: Guider) -> None:
+    """Find out whether a run can go on with this guider, without reading its arrays; nothing is changed.
+
+    Errors:
+        CheckpointError where there are checkpoints but none is whole, or the state is not of this guider; RunError
+        where rows of the metrics or all checkpoints were lost.
+    """
+    health.check(folder, folder.checkpoints.newest(jax.eval_shape(guider.init, jax.random.key(0))))

@@ -5,6 +5,7 @@
     checkpoints/     see `gps.checkpoint`
     figures/
     summary.json     written when the run ends
+    .lock            empty; locked by the process that trains
 
 Everything in it is text or arrays: opening a run executes nothing that it holds.
 """
@@ -15,16 +16,23 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gps import config
 from gps.checkpoint import Checkpoints
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 _CONFIG = "config.toml"
 _METRICS = "metrics.jsonl"
 _SUMMARY = "summary.json"
+_LOCK = ".lock"
 _SUBFOLDERS = ("checkpoints", "figures")
 
 
@@ -37,7 +45,7 @@ class RunExistsError(RunError):
 
 
 class RunFolder:
-    """One run on the disk. Made by `create` or `open`; one process at a time may write."""
+    """One run on the disk. Made by `create` or `open`; one process at a time may write: it holds `locked`."""
 
     path: Path
     settings: dict[str, Any]  # as in config.toml
@@ -81,14 +89,42 @@ class RunFolder:
         """The run in the folder `path`.
 
         Errors:
-            RunError when there is no run, naming what is missing; SettingsError when config.toml is not TOML.
+            RunError when there is no run, naming what is missing; SettingsError when config.toml is not TOML, or
+            is empty.
         """
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path} is no run: there is no such folder")
         if not (path / _CONFIG).is_file():
             raise RunError(f"{path} is no run: it has no {_CONFIG}")
-        return cls(path, config.read(path / _CONFIG))
+        settings = config.read(path / _CONFIG)
+        if not settings:  # which would be read as a run of nothing but defaults
+            raise config.SettingsError(
+                f"{path / _CONFIG} holds no settings: restore the file, or start anew with another --out"
+            )
+        return cls(path, settings)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing this run; those that read it need no lock.
+
+        The kernel lets go of the lock when the process ends, however it ends; the file stays, because a process that
+        deletes it could delete the one that another has just locked. Where there are no locks, nothing is done.
+
+        Errors:
+            RunError where another process has the lock.
+        """
+        with open(self.path / _LOCK, "ab") as file:
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"another process trains {self.path}: wait for its end, or start anew with another --out"
+                ) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl; when this returns, the line is on the disk.
@@ -132,15 +168,17 @@ class RunFolder:
         """What `write_summary` wrote.
 
         Errors:
-            RunError when the run has no summary (it has not ended) or one that is not JSON.
+            RunError when the run has no summary (it has not ended) or one that is not a JSON object.
         """
         file = self.path / _SUMMARY
         if not file.is_file():
             raise RunError(f"{self.path} has no {_SUMMARY}: the run has not ended")
         try:
-            return json.loads(file.read_bytes())
-        except ValueError as error:
-            raise RunError(f"{file} is not JSON: {error}") from error
+            return dict(json.loads(file.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{file} is not a JSON object ({error}): delete it, and the resumed run writes it again"
+            ) from error
 
     def _lines(self) -> list[tuple[str, dict[str, Any]]]:
         """Each whole line of metrics.jsonl with its row."""
@@ -174,13 +212,13 @@ def _whole_lines(file: Path) -> list[bytes]:
 
 
 def _is_unused(path: Path) -> bool:
-    """Whether a folder is empty, or holds only what `create` makes before config.toml has its name."""
+    """Whether a folder is empty, or holds only what `create` makes before config.toml has its name, or a lock."""
     if not path.is_dir():
         return False
     leftovers = {path / name for name in _SUBFOLDERS}
-    waiting = config.temporary(path / _CONFIG)
+    files = (config.temporary(path / _CONFIG), path / _LOCK)
     return all(
-        (entry in leftovers and entry.is_dir() and not any(entry.iterdir())) or entry == waiting
+        (entry in leftovers and entry.is_dir() and not any(entry.iterdir())) or entry in files
         for entry in path.iterdir()
     )
 

@@ -14,6 +14,7 @@ Source:
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from gps.config import SettingsError
 from gps.run import iteration_seconds
 
 TRIMMED = 0.25  # of the values at each end: what is left is between the quartiles
@@ -66,6 +68,13 @@ class Goals(NamedTuple):
 
     learner_return: float | None = None
     distance: float | None = 0.02  # m
+
+    def check(self) -> None:
+        """Raise SettingsError for a goal that can not be reached or missed."""
+        if self.learner_return is not None and not math.isfinite(self.learner_return):
+            raise SettingsError(f"the return to reach must be finite, not {self.learner_return}")
+        if self.distance is not None and not 0 < self.distance < math.inf:
+            raise SettingsError(f"the distance to reach must be finite and above 0, not {self.distance:g} m")
 
 
 GOALS = Goals()

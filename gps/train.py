@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dynamics.simulator import resolve_engine
+from gps import health
 from gps.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
 from gps.experiment import Experiment
 from gps.guider import DivergedError, Guider, Metrics, iterate, summarize, update_keys
@@ -96,8 +97,14 @@ def train(
 
     Errors:
         DivergedError when a condition lost all its samples (a checkpoint is saved first), CheckpointError when
-        there are checkpoints but none is whole.
+        there are checkpoints but none is whole, RunError when another process trains this run or when rows of its
+        metrics or all its checkpoints were lost. The last three leave the run as it is.
     """
+    with folder.locked():
+        return _train(folder, quiet, started, programs)
+
+
+def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Programs | None) -> dict[str, Any]:
     use_compilation_cache()
     experiment = Experiment.resolve(folder.settings)
     programs = programs or Programs(experiment.build())
@@ -107,6 +114,7 @@ def train(
 
     # by shapes: a state restored in the likeness of arrays is bound to their device and compiles everything anew
     restored = folder.checkpoints.restore(jax.eval_shape(guider.init, beginning))
+    health.check(folder, restored.step if restored else None)
     if restored:
         first, state, spent = restored.step, restored.state, restored.meta["seconds"]
     else:
@@ -226,9 +234,14 @@ def _mean(value: Any) -> float:
 
 
 def draw(folder: RunFolder, task: Environment, evaluation: Evaluation | Episodes) -> list[Path]:
-    """Write a run's figures."""
+    """Write a run's figures.
+
+    Errors:
+        RunError where rows of its metrics were lost.
+    """
     from gps import plot, plot_returns  # matplotlib takes 2 s to import, and only the end of a run needs it
 
+    health.check(folder, folder.checkpoints.newest())
     rows = folder.read_metrics()
     drawn = plot_returns.returns(rows, folder.figures / "returns")
     if not isinstance(evaluation, Evaluation):

@@ -137,6 +137,21 @@ def test_damage_to_any_file_is_found_named_and_passed_over(tmp_path):
             assert (tmp_path / "hurt" / "00000002").is_dir()  # what is left of it stays
 
 
+def test_the_newest_that_is_whole_is_found_without_its_arrays(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, steps=(1, 2, 3))
+    monkeypatch.setattr("gps.checkpoint._load", None)
+    assert checkpoints.newest() == checkpoints.newest(state_of(0)) == 3
+    with pytest.raises(CheckpointError, match="00000003 holds a state of another structure"):
+        checkpoints.newest({"w": np.zeros(1)})
+    flip(files_of(tmp_path / "00000003" / "arrays")[0])
+    assert checkpoints.newest() == 2
+    for place in ("00000001", "00000002"):
+        (tmp_path / place / "record.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole:\n.*00000003.*\n.*00000002.*\n.*00000001.*"):
+        checkpoints.newest()
+    assert Checkpoints(tmp_path / "none").newest() is None
+
+
 def test_every_bit_of_the_record_counts(tmp_path):
     checkpoints = saved(tmp_path)
     file = tmp_path / "00000002" / "record.json"

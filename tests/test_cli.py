@@ -15,6 +15,7 @@ import pytest
 from gps import train
 from gps.cli import main
 from gps.guiders.badmm import Badmm
+from gps.registry import GUIDERS
 from gps.run import RunFolder
 
 SCRIPT = Path(sys.executable).with_name("gps")
@@ -134,6 +135,44 @@ def test_the_list_names_what_there_is(said, finished):
     assert re.fullmatch(r"  run +reacher by badmm, seed 0: 3 of 3 iterations", out[-1])
 
 
+def test_the_list_can_be_narrowed_to_names(said, finished):
+    status, out, errors = said("list", "tiger-door", "gpo-clip", "--settings", "--runs", ".")
+    assert (status, errors) == (0, [])
+    assert [line for line in out if line[:3].strip()] == [
+        "tasks:",
+        "  tiger-door  open the door without the tiger, or listen first",
+        "guiders:",
+        f"  gpo-clip  {GUIDERS['gpo-clip'].about}",
+    ]
+    assert "      guider.region.size = 0.1" in out
+    assert [line.split()[0] for line in said("list", "ppo", "bc")[1]] == ["guiders:", "ppo", "bc"]
+    assert said("list", "ppo", "tiger-dor")[2][0].startswith(
+        "gps: unknown task or guider 'tiger-dor'; did you mean 'tiger-door'?"
+    )
+
+
+def test_the_list_says_for_which_guiders_a_task_has_defaults_and_how_to_set_them(said):
+    _, out, _ = said("list", "tiger-door", "reacher", "--settings")
+    general = out.index("      defaults on this task, for every guider that has them but badmm and mdgps:", 20)
+    naive = out.index("      and for gpo-naive:")
+    assert general < out.index("        guider.penalty.start = 1.0") < naive
+    assert out[naive + 1 : naive + 3] == [
+        "        guider.ppo.learning_rate = 0.003",
+        "      and for gpo-clip-supervised:",
+    ]
+    assert all(line.startswith(("run.", "guider.")) for line in map(str.strip, out[general:]) if " = " in line)
+
+
+def test_a_run_with_a_long_name_stays_apart_from_what_is_said_of_it(said, finished):
+    name = "a-name-of-more-than-thirty-two-characters"
+    shutil.copytree(finished, f"others/{name}")
+    shutil.copytree(finished, "others/short")
+    assert said("list", "--runs", "others")[1][-2:] == [
+        f"  {name}  reacher by badmm, seed 0: 3 of 3 iterations",
+        f"  {'short':{len(name)}}  reacher by badmm, seed 0: 3 of 3 iterations",
+    ]
+
+
 def test_a_run_whose_evaluation_diverges_has_no_number_and_yet_an_end(said, drawing, monkeypatch):
     """Some test targets start at a speed that the simulation does not survive; training goes on without them."""
     monkeypatch.setattr(train, "draw", drawing)
@@ -167,6 +206,26 @@ UNKNOWN = [
         "unknown setting 'guider.learner.training.update'; did you mean 'updates'?",
     ),
     (["train", "reacher", "--set", "guidr.samples=9"], "unknown table of settings 'guidr'; did you mean 'guider'?"),
+]
+
+CONTRADICTIONS = [  # the last error of each line is found only when there is no contradiction
+    (["train", "reacher", "--set", "run.task=tiger-door"], "run.task is to be reacher, and tiger-door by --set"),
+    (["train", "reacher", "--guider", "ppo", "--set", "run.guider=bc"], "run.guider is to be ppo, and bc by --set"),
+    (["train", "reacher", "--seed", "5", "--set", "run.seed=4"], "run.seed is to be 5, and 4 by --set"),
+    (["train", "reacher", "--seed", "0", "--set", "run={seed=4}"], "run.seed is to be 0, and 4 by --set"),
+    (["train", "reacher", "--engine", "mjx", "--set", "run.engine=mujoco"], "run.engine is to be mjx, and mujoco"),
+    (["train", "reacher", "--iterations", "3", "--set", "run.iterations=4"], "run.iterations is to be 3, and 4"),
+    (["compare", "reacher", "--guiders", "ppo", "--iterations", "3", "--set", "run.iterations=4"], "to be 3, and 4 by"),
+    (["train", "reacher", "--set", "run.guider=ppo", "--set", "guider.ppo.clp=1"], "unknown setting 'guider.ppo.clp'"),
+    (["train", "reacher", "--seed", "5", "--set", "run.seed=5", "--set", "guider.x=1"], "unknown setting 'guider.x'"),
+]
+
+EVALUATIONS = [
+    (["--seed", "99999999999999999999"], "seed must be from 0 to 4294967295, not 99999999999999999999"),
+    (["--seed", "-5"], "seed must be from 0 to 4294967295, not -5"),
+    (["--noise", "nan"], "noise must be finite and at least 0, not nan"),
+    (["--noise", "inf"], "noise must be finite and at least 0, not inf"),
+    (["--noise", "-1"], "noise must be finite and at least 0, not -1.0"),
 ]
 
 IMPOSSIBLE = [
@@ -209,6 +268,16 @@ def assert_refused(said, arguments, caplog) -> str:
 @pytest.mark.parametrize(("arguments", "words"), UNKNOWN)
 def test_an_unknown_name_is_answered_with_the_nearest_known_one(said, arguments, words, caplog):
     assert words in assert_refused(said, arguments, caplog)
+
+
+@pytest.mark.parametrize(("arguments", "words"), CONTRADICTIONS)
+def test_an_argument_and_a_setting_that_contradict_each_other_are_refused(said, arguments, words, caplog):
+    assert words in assert_refused(said, arguments, caplog)
+
+
+@pytest.mark.parametrize(("arguments", "words"), EVALUATIONS)
+def test_an_impossible_evaluation_is_named(said, arguments, words, caplog):
+    assert words in assert_refused(said, ["evaluate", "run", *arguments], caplog)
 
 
 @pytest.mark.parametrize(("assignment", "words"), IMPOSSIBLE)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from gps import config, train
+from gps.checkpoint import CheckpointError
 from gps.cli import main
 from gps.compare import compare
-from gps.experiment import GUIDERS
 from gps.guider import DivergedError
 from gps.guiders.badmm import Badmm
-from gps.run import RunExistsError, RunFolder
+from gps.registry import GUIDERS
+from gps.run import RunError, RunExistsError, RunFolder
 from gps.statistics import Goals
 
 SMALL = [
@@ -58,6 +63,9 @@ def trained(monkeypatch):
             steps = (i + 1) * (100 if run["guider"] == "badmm" else 1000)
             row = {"iteration": i, "steps": steps, "iteration_seconds": 2.0}
             folder.append_metrics(row | {"learner_return": -bad, "test_distance_mean": bad / 100})
+        like = jax.eval_shape(programs.guider.init, jax.random.key(0))
+        state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        folder.checkpoints.save(run["iterations"], state, {"seconds": 0.0})
         folder.write_summary({"iterations": run["iterations"]})
 
     quick.names, quick.diverging = [], set()
@@ -197,6 +205,117 @@ def test_a_folder_of_something_else_is_left_alone(trained):
     Path("out/reacher-other-seed1").mkdir(parents=True)
     Path("out/reacher-other-seed1/notes.txt").write_text("mine")
     refused(RunExistsError, "reacher-other-seed1 exists and holds something that is no run", trained, out="out")
+
+
+def test_goals_are_checked_before_anything_is_made(trained):
+    refused(config.SettingsError, "the return to reach must be finite, not nan", trained, goals=Goals(float("nan")))
+    refused(config.SettingsError, "the distance to reach .* not -0.03 m", trained, goals=Goals(None, -0.03))
+
+
+def rewrite(path: Path, *, drop: int | None = None, **changes) -> None:
+    """Take one row of a run's metrics out, or change its second row."""
+    rows = RunFolder.open(path).read_metrics()
+    rows[1] |= changes
+    lines = [json.dumps(row) + "\n" for i, row in enumerate(rows) if i != drop]
+    (path / "metrics.jsonl").write_text("".join(lines))
+
+
+DAMAGED = [
+    (lambda path: rewrite(path, drop=2), r"metrics\.jsonl has the rows of 2 of the 3 iterations"),
+    (lambda path: rewrite(path, drop=0), r"metrics\.jsonl has the row of iteration 1 where that of 0"),
+    (lambda path: rewrite(path, iteration_seconds=None), "iteration 1 has no number 'iteration_seconds'"),
+    (lambda path: (path / "metrics.jsonl").unlink(), r"metrics\.jsonl is missing, with the rows of 3"),
+    (lambda path: (path / "config.toml").write_text(""), r"config\.toml holds no settings"),
+]
+
+
+def test_a_run_that_has_lost_something_is_found_before_anything_is_run(trained):
+    compared(seeds=1)
+    path = Path("runs/compare-reacher/reacher-other-seed0")
+    shutil.rmtree("runs/compare-reacher/reacher-badmm-seed0")  # there is something to be run before it
+    shutil.copytree(path, "whole")
+    for ended in (True, False):
+        for damage, message in DAMAGED:
+            if not ended:
+                (path / "summary.json").unlink()
+            damage(path)
+            error = config.SettingsError if "settings" in message else RunError
+            refused(error, f"reacher-other-seed0/.*{message}", trained, seeds=1)
+            shutil.rmtree(path)
+            shutil.copytree("whole", path)
+
+
+def test_a_summary_that_does_not_say_what_was_run_is_found_before_anything_is_run(trained):
+    compared(seeds=1)
+    summary = Path("runs/compare-reacher/reacher-other-seed0/summary.json")
+    for text in ("{}", "[]", '{"iterations": null}', "{", "null", '{"iterations": "3"}'):
+        summary.write_text(text)
+        message = r"reacher-other-seed0/summary\.json .*: delete it, and the resumed run writes it again"
+        refused(RunError, message, trained, seeds=1)
+    summary.unlink()
+    compared(seeds=1)
+    assert trained.names == ["reacher-other-seed0"]
+    assert json.loads(summary.read_text()) == {"iterations": 3}
+
+
+def test_lost_checkpoints_matter_where_a_run_is_to_go_on(trained):
+    compared(seeds=1)
+    path = Path("runs/compare-reacher/reacher-other-seed0")
+    record = path / "checkpoints/00000003/record.json"
+    for error, message, lose in (
+        (CheckpointError, "no checkpoint is whole:\n.*reacher-other-seed0", lambda: record.write_text("{}")),
+        (RunError, "seed0/checkpoints holds no checkpoint, and 3 iterations", lambda: shutil.rmtree(record.parent)),
+    ):
+        lose()
+        trained.names.clear()
+        compared(seeds=1)
+        assert trained.names == []  # its rows are all that is needed
+        refused(error, message, trained, "run.iterations=4", seeds=1)
+        (path / "summary.json").rename("kept")
+        refused(error, message, trained, seeds=1)
+        Path("kept").rename(path / "summary.json")
+
+
+def test_results_that_are_of_no_comparison_are_left_alone(trained):
+    Path("out").mkdir()
+    for kind in ("md", "csv", "png", "pdf"):
+        file = Path(f"out/comparison.{kind}")
+        for text in ("mine", "", "# Comparison\n\nof the two proposals\n"):
+            file.write_text(text)
+            refused(RunError, f"{file} exists and is of no comparison: use another --out", trained, out="out")
+        file.unlink()
+    compared(guiders=["other"], seeds=1, out="out")
+    for kind in ("csv", "png", "pdf"):  # whatever a kill has left
+        Path(f"out/comparison.{kind}").unlink()
+    compared(guiders=["other"], seeds=1, out="out")
+    assert len(list(Path("out").glob("comparison.*"))) == 4
+
+
+def test_a_kill_while_the_figure_is_drawn_does_not_block_the_results(trained, monkeypatch):
+    from gps import plot_compare
+
+    def die(results, goals, path):
+        path.with_name("comparison.png").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plot_compare, "comparison", die)
+        with pytest.raises(KeyboardInterrupt):
+            compared(seeds=1)
+    assert len(compared(seeds=1).files) == 4
+
+
+def test_a_place_that_can_not_hold_the_results_is_named_before_anything_is_made(trained, monkeypatch):
+    Path("file").write_text("mine")
+    for out in ("file", "file/below/it"):
+        refused(
+            RunError, f"{out} can not be the folder of a comparison: .*file is no folder; use another", trained, out=out
+        )
+    Path("closed").mkdir()
+    access = os.access  # which is asked, because root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    for out in ("closed", "closed/new"):
+        refused(RunError, f"{out} can not be the folder .*closed can not be written; use another", trained, out=out)
 
 
 # What is said of it.

@@ -12,10 +12,10 @@ import pytest
 from toys import Clock
 
 from gps import config, train
-from gps.experiment import GUIDERS, TASKS, Experiment
+from gps.experiment import Experiment
 from gps.guider import iterate
 from gps.guiders.model_free_settings import DEFAULTS
-from gps.registry import Entry
+from gps.registry import GUIDERS, TASKS, Entry
 from gps.run import RunFolder
 from gps.tasks.tiger import TigerDoorAltSettings
 
@@ -203,6 +203,12 @@ def test_a_teacher_of_another_task_or_of_no_training_is_refused(monkeypatch, qui
         build(tables("dagger", "tiger-door", f'guider.teacher.run="{folder.path}"'))
 
 
+def test_a_teacher_is_found_from_another_folder_than_the_run_was_started_in(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = Experiment.resolve(tables("dagger", "tiger-door", "guider.teacher.run=runs/first")).guider.teacher.run
+    assert found == str(tmp_path / "runs" / "first")
+
+
 def test_a_teacher_that_does_not_fit_is_refused_in_words(quick, tmp_path):
     alone = run(tmp_path / "alone", tables("ppo", "tiger-door", "run.iterations=1"))
     alt = run(tmp_path / "alt", tables("ppo-bc", "tiger-door-alt", "run.iterations=1"))
@@ -267,6 +273,28 @@ def test_the_arm_is_learned_through_the_c_engine(quick):
     assert 0 < after["train_distance_mean"] < before["train_distance_mean"] < 0.42  # m, the arm's two lengths
 
 
+# one's own, by "module:ENTRY"
+
+
+def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_path):
+    (tmp_path / "own_tasks.py").write_text(
+        "from toys import Clock\nfrom gps.registry import Entry\nfrom gps.tasks.tiger import TigerDoorSettings\n"
+        "CLOCK = Entry(TigerDoorSettings(), lambda settings, name: Clock(ends=(0,), name=name), 'a toy')\n"
+        "WRONG = Clock()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = run(tmp_path / "run", tables("gpo-clip", "own_tasks:CLOCK", "task.listen_cost=0.3", "run.iterations=1"))
+    experiment, guider, _ = train.load(folder)
+    assert (guider.task.name, guider.task.ends, experiment.task.listen_cost) == ("own_tasks:CLOCK", (0,), 0.3)
+    for name, message in (
+        ("own_tasks:WRONG", "WRONG in own_tasks must be a gps.registry.Entry, not <toys.Clock"),
+        ("own_tasks:NONE", "NONE in own_tasks must be a gps.registry.Entry, not None"),
+        ("no_such_tasks:CLOCK", "No module named 'no_such_tasks'; is the module's folder in PYTHONPATH?"),
+    ):
+        with pytest.raises(config.SettingsError, match=re.escape(message)):
+            Experiment.resolve(tables("gpo-clip", name))
+
+
 # refused before anything is compiled
 
 
@@ -283,16 +311,20 @@ def test_the_arm_is_learned_through_the_c_engine(quick):
             arm("ppo", "guider.network.distribution=categorical"),
             "whose actions are 2 numbers: take 'gaussian' or 'tanh-gaussian'",
         ),
-        (tables("ppo", "tiger-door", "guider.ppo.minibatches=3"), "minibatches = 3 does not divide the 16 sequences"),
+        (
+            tables("ppo", "tiger-door", "guider.ppo.minibatches=3"),
+            "guider.ppo.minibatches = 3 does not divide the 16 sequences of an update (4 environments x 4 steps in "
+            "sequences of 1): take one of 1, 2, 4, 8, 16",
+        ),
         (
             tables("ppo", "tiger-door", "guider.network.memory=4", "guider.ppo.minibatches=8"),
             "minibatches = 8 does not divide the 4 sequences",
         ),
         (
             tables("ppo", "tiger-door", "guider.network.memory=4", "guider.ppo.window=3"),
-            "unroll = 4 is no multiple of ppo.window = 3",
+            "guider.ppo.unroll = 4 is no multiple of guider.ppo.window = 3: take one of 1, 2, 4 for",
         ),
-        (tables("ppo", "tiger-door", "guider.ppo.window=2"), "set network.memory, or window = 0"),
+        (tables("ppo", "tiger-door", "guider.ppo.window=2"), "set guider.network.memory, or take window = 0"),
         (
             tables("elf", "tiger-door", "guider.ppo.environments=3", "guider.ppo.minibatches=3"),
             "environments must be even for elf",

@@ -12,7 +12,7 @@ import pytest
 
 from controllers import expand, ilqr
 from controllers.ilqr import Constraints, Cost, Dynamics, LeastSquares, Options, Status
-from controllers.ilqr_loop import damping_rows
+from controllers.ilqr_step import damping_rows
 from controllers.types import LinearDynamics
 
 TIGHT = Options(cost_tolerance=1e-14, gradient_tolerance=1e-10, line_search="backtracking")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gps.log import Clock, Column, Progress, count, short, span
+from gps.log import RETURN_COLUMNS, Clock, Column, Progress, count, short, span
 
 
 def row_of(iteration: int) -> dict:
@@ -80,6 +80,15 @@ def test_missing_and_odd_values_do_not_end_a_run():
     line = lines_of([row])[1]
     assert line.startswith("iter -  cost nan  min..max 3.0  KL/lim kept  |lambda| -  nu [1]  learner -  train - cm")
     assert lines_of([{}])[1].count(" -") == 11
+
+
+def test_what_has_no_number_while_a_teacher_trains_is_a_dash():
+    nan = float("nan")
+    rows = [{"train_return": nan, "kl_to_learner": nan, "learner_entropy": nan}, {"kl_to_learner": jnp.float32(0.5)}]
+    lines = lines_of(rows, columns=RETURN_COLUMNS)[1:]
+    assert "training nan" in lines[0]  # which is a sign of trouble
+    assert re.search(r"KL - +entropy - ", lines[0])
+    assert "KL 0.500" in lines[1]
 
 
 def test_lines_stay_in_columns():

@@ -124,8 +124,8 @@ def test_multipliers_show_the_median_and_the_range_of_all_conditions():
         assert name in axes.get_ylabel()
         values = np.array([row[field] for row in rows], float)
         median = lines_of(axes)["median of the conditions"]
-        np.testing.assert_allclose(median, np.stack([np.arange(5), np.nanmedian(values, 1)], 1))
-        np.testing.assert_allclose(band_of(axes), [np.arange(5), np.nanmin(values, 1), np.nanmax(values, 1)])
+        np.testing.assert_allclose(median, np.stack([np.arange(1, 6), np.nanmedian(values, 1)], 1))
+        np.testing.assert_allclose(band_of(axes), [np.arange(1, 6), np.nanmin(values, 1), np.nanmax(values, 1)])
     limits = [np.median(row["kl_limit"]) for row in rows]
     np.testing.assert_allclose(lines_of(panels[-1])["median of their limits"][:, 1], limits)
 
@@ -137,13 +137,40 @@ def test_a_guider_has_a_panel_for_each_thing_that_it_logs():
     assert not legend.axison
 
 
+@pytest.mark.parametrize(("count", "ticks"), [(1, [1]), (3, [1, 2, 3]), (30, [5, 10, 15, 20, 25, 30])])
+def test_iterations_are_whole_numbers(count, ticks):
+    def shown(axis):
+        low, high = axis.get_view_interval()
+        return [at for at in axis.get_majorticklocs() if low <= at <= high]
+
+    axes = built(plot.multipliers_figure(rows_of(count))).axes[0]
+    assert shown(axes.xaxis) == ticks
+    gains = [{"iteration": count, "predicted_improvement": [1.0, 2.0], "actual_improvement": [1.0, 1.0]}]
+    bar = built(plot.improvement_figure(gains)).axes[1]
+    assert all(at == round(at) for at in shown(bar.yaxis))
+    assert bar.get_ylim() == (1, count + 1)
+
+
+def test_one_iteration_is_a_point_and_a_bar():
+    left, _ = built(plot.learning_curves_figure(rows_of(1))).axes
+    (_, _, _, limit), (band,) = left.lines, left.collections
+    assert all(line.get_marker() not in ("None", None) for line in left.lines)
+    assert limit.get_label() == "learner, worst test target"
+    assert band.get_linewidth() > 0
+    assert built(plot.learning_curves_figure(rows_of(2))).axes[0].collections[0].get_linewidth() == 0
+
+
 def test_improvement_has_a_point_for_each_condition_and_iteration_that_has_both_numbers():
     rows = rows_of(4)
     rows[2]["actual_improvement"][1] = None
     rows[3]["predicted_improvement"] = None
     dots, axes = dots_and_axes(rows)
     expected = [
-        (rows[i]["predicted_improvement"][c], rows[i]["actual_improvement"][c], i)
+        (
+            rows[i]["predicted_improvement"][c],
+            rows[i]["actual_improvement"][c],
+            i + 1,
+        )  # counted from 1, as on the terminal
         for i, conditions in ((1, (0, 1, 2)), (2, (0, 2)))
         for c in conditions
     ]
@@ -351,20 +378,3 @@ def test_a_figure_that_fails_half_written_leaves_the_old_one(tmp_path, monkeypat
         plot.improvement(rows_of(6), tmp_path / "f")
     assert (tmp_path / "f.png").read_bytes() == whole
     assert sorted(file.name for file in tmp_path.iterdir()) == ["f.pdf", "f.png"]
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0.0, "0"),
-        (0.001, "0.001"),
-        (5000.0, "5000"),
-        (-0.1, "\N{MINUS SIGN}0.1"),
-        (1e-6, "$10^{-6}$"),
-        (2e4, r"$2\cdot10^{4}$"),
-        (-1e5, "$-10^{5}$"),
-        (1e-4, "$10^{-4}$"),
-    ],
-)
-def test_ticks_are_plain_numbers_where_these_are_short(number, text):
-    assert plot.plain(number) == text

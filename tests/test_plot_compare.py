@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -124,6 +125,55 @@ def test_returns_that_are_minus_a_cost_are_on_a_logarithm(returns, scale):
         assert high < 0
         heights = axes.transData.transform([(1000, -200), (1000, -100), (1000, -20), (1000, -10)])[:, 1]
         assert heights[1] - heights[0] == pytest.approx(heights[3] - heights[2])  # equal factors, equal distances
+
+
+def readable(figure) -> list[list[str]]:
+    """The labels of every axis, x before y, after a look that none touches its neighbour."""
+    figure.draw_without_rendering()
+    found = []
+    for axes in figure.axes:
+        for axis, (first, last) in ((axes.xaxis, ("x0", "x1")), (axes.yaxis, ("y0", "y1"))):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            boxes = sorted(
+                (getattr(box, first), getattr(box, last)) for box in (t.label1.get_window_extent() for t in ticks)
+            )
+            assert all(after[0] > before[1] for before, after in itertools.pairwise(boxes))
+            found.append([tick.label1.get_text() for tick in sorted(ticks, key=lambda tick: abs(tick.get_loc()))])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "on_steps", "on_seconds"),
+    [
+        ((2400, 500e3), (0.1, 10), ["10k", "100k"], ["0.1", "0.3", "1", "3", "10"]),
+        ((5000, 6500), (0.05, 0.06), ["5000", "5500", "6000", "6500"], ["0.05", "0.055", "0.06"]),
+        ((1e5, 1e9), (0.08, 0.3), ["100k", "1M", "10M", "100M", "$10^{9}$"], ["0.1", "0.2", "0.3"]),
+        ((1e3, 1e12), (0.01, 1e5), ["1000", "1M", "$10^{9}$", "$10^{12}$"], ["0.01", "1", "100", "10k"]),
+        ((1e6, 1.003e6), (100, 101), ["1M", "1.002M"], ["100", "100.5", "101"]),
+    ],
+)
+def test_narrow_panels_have_a_few_labels_that_do_not_touch(steps, seconds, on_steps, on_seconds):
+    one = Learning(
+        np.array(steps),
+        np.array(seconds),
+        returns=np.array([-60.0, -14]),
+        distances=np.array([0.1, 0.001]),
+        sampled=np.array([nan, nan]),
+    )
+    labels = readable(drawn([summarise("reach", "guide", 1, [one], NO_GOALS, (nan, nan))]))
+    assert labels[0::2] == [on_steps, on_seconds] * 2
+    minus = "\N{MINUS SIGN}"
+    assert labels[1] == labels[3] == [f"{minus}15", f"{minus}20", f"{minus}30", f"{minus}50", f"{minus}70"]
+    assert labels[5] == labels[7] == ["0.1", "0.3", "1", "3", "10"]
+
+
+def test_one_evaluation_is_a_point_and_a_bar():
+    figure = drawn([result_of(count=1)])
+    assert readable(figure)[0] == ["100", "1000", "10k"]
+    for axes in figure.axes:
+        assert axes.lines[0].get_marker() == "o"
+        assert axes.collections[0].get_linewidth() > 0
 
 
 def test_goals_are_lines_across():

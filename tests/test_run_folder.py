@@ -120,6 +120,18 @@ def test_a_kill_while_the_folder_is_made_does_not_block_its_place(tmp_path, monk
     assert sorted(entry.name for entry in path.iterdir()) == ["checkpoints", "config.toml", "figures"]
 
 
+def test_a_lock_takes_no_place_and_is_no_run(tmp_path):
+    """What is left where a run was deleted but for its hidden files."""
+    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    with run.locked():
+        pass
+    assert (run.path / ".lock").read_bytes() == b""
+    (run.path / "config.toml").unlink()
+    with pytest.raises(RunError, match="is no run"):
+        RunFolder.open(run.path)
+    assert RunFolder.create(run.path, SETTINGS).settings == SETTINGS
+
+
 def test_settings_that_are_not_toml_leave_a_place_that_can_be_used(tmp_path):
     with pytest.raises(TypeError):
         RunFolder.create(tmp_path / "run", {"seed": None})
@@ -134,6 +146,10 @@ def test_open_says_what_is_missing_or_wrong(tmp_path):
     (tmp_path / "config.toml").write_text("seed = 1\nbad line\n")
     with pytest.raises(SettingsError, match=r"config\.toml, line 2"):
         RunFolder.open(tmp_path)
+    for empty in ("", "# seed = 1\n"):
+        (tmp_path / "config.toml").write_text(empty)
+        with pytest.raises(SettingsError, match=r"config\.toml holds no settings: restore the file, or start anew"):
+            RunFolder.open(tmp_path)
 
 
 def test_metrics_come_back_as_plain_values(tmp_path):
@@ -250,9 +266,10 @@ def test_summary_is_whole_or_absent(tmp_path, monkeypatch):
         with pytest.raises(Killed):
             run.write_summary({"cost": 9.0})
     assert run.read_summary() == summary
-    (run.path / "summary.json").write_text('{"cost": ')
-    with pytest.raises(RunError, match=r"summary\.json is not JSON"):
-        run.read_summary()
+    for bad in ('{"cost": ', "[1]", "null"):
+        (run.path / "summary.json").write_text(bad)
+        with pytest.raises(RunError, match=r"summary\.json is not a JSON object .*: delete it, and the resumed run"):
+            run.read_summary()
 
 
 def test_a_killed_process_leaves_every_line_it_reported(tmp_path):

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from gps.config import SettingsError
 from gps.statistics import Goals, Learning, area, area_range, curve, estimate, learning, steps_to, summarise
 
 nan = float("nan")
@@ -167,6 +168,19 @@ def test_a_result_is_of_the_last_evaluations_and_of_those_that_reached_the_goals
     for field, (value, count) in numbers.items():
         assert getattr(result, field).value == pytest.approx(value), field
         assert getattr(result, field).count == count, field
+
+
+@pytest.mark.parametrize("goal", [nan, float("inf"), -float("inf")])
+def test_goals_that_can_not_be_reached_or_missed_are_refused(goal):
+    with pytest.raises(SettingsError, match=f"the return to reach must be finite, not {goal}"):
+        Goals(goal).check()
+    for distance in (goal, 0.0, -0.02):
+        with pytest.raises(
+            SettingsError, match=f"the distance to reach must be finite and above 0, not {distance:g} m"
+        ):
+            Goals(distance=distance).check()
+    Goals(None, None).check()
+    Goals(-5.0, 0.02).check()
 
 
 def test_without_goals_or_runs_there_is_nothing_to_reach():

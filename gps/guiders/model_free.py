@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gps.config import unknown
 from gps.guider import Metrics
 from gps.guiders.losses import Batch, Objective
 from gps.guiders.methods import METHODS
+from gps.guiders.model_free_settings import DEFAULTS
 from gps.guiders.roles import Roles
 from gps.guiders.stages import TEACHER_FIRST, Stage, Terms, main_stage, window_length
 from gps.guiders.unroll import Running, Unroll, advantages, collect, finals_of
+from gps.tasks.check import check_environment
 from gps.tasks.task import Environment
 from gps.trees import all_finite, bare, keyed, select
 from policies.recurrent import NetworkPolicy
@@ -45,6 +48,12 @@ class ModelFree:
     """See `gps.guider.Guider` and the top of this file."""
 
     def __init__(self, name: str, task: Environment, settings: Any):
+        if name not in METHODS:
+            raise unknown("model-free guider", name, METHODS)
+        kind = type(DEFAULTS[name])
+        if not isinstance(settings, kind):
+            raise ValueError(f"settings of guider {name!r} must be {kind.__name__}, not {type(settings).__name__}")
+        check_environment(task)
         self.name = name
         self.task = task
         self.settings = settings
@@ -59,7 +68,8 @@ class ModelFree:
         self.window = window_length(settings.network.memory, ppo)
         if method.acts == "halves" and ppo.environments % 2:
             raise ValueError(
-                f"ppo.environments must be even for {name}, whose two policies share them, not {ppo.environments}"
+                f"guider.ppo.environments must be even for {name}, whose two policies share them, not "
+                f"{ppo.environments}"
             )
         self.objective = Objective(self.roles, settings)
         self.updates = ppo.updates

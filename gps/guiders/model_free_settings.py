@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gps.config import check_at_least, check_one_of, check_positive
 from policies.recurrent import ACTIVATIONS
@@ -52,6 +53,8 @@ class PpoSettings:
         check_at_least(self, 1, "environments", "unroll", "updates", "epochs", "minibatches")
         check_at_least(self, 0, "window", "entropy")
         check_positive(self, "learning_rate", "gradient_norm", "clip", "reward_scale")
+        if not self.clip < 1:
+            raise ValueError(f"clip must be below 1, as ratios are clipped from 1 - clip, not {self.clip}")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
@@ -131,6 +134,8 @@ class TeacherSettings:
 
     def __post_init__(self):
         check_at_least(self, 1, "updates")
+        if self.run:  # so that the run can be read from anywhere
+            object.__setattr__(self, "run", str(Path(self.run).absolute()))
 
 
 @dataclass(frozen=True)

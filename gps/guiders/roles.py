@@ -40,7 +40,7 @@ def choose_distribution(name: str, task: Environment) -> Distribution:
         kind = f"{actions.size} choices" if actions.discrete else f"{actions.size} numbers"
         fitting = "'categorical'" if actions.discrete else "'gaussian' or 'tanh-gaussian'"
         raise ValueError(
-            f"network.distribution = {name!r} does not fit {task.name}, whose actions are {kind}: take {fitting}"
+            f"guider.network.distribution = {name!r} does not fit {task.name}, whose actions are {kind}: take {fitting}"
         )
     return Categorical(actions.size) if actions.discrete else _CONTINUOUS[name](actions.size)
 

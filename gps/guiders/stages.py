@@ -29,19 +29,30 @@ def window_length(memory: int, ppo: PpoSettings) -> int:
         ValueError where unroll, window, environments and minibatches do not fit each other.
     """
     if ppo.window and not memory:
-        raise ValueError(f"ppo.window = {ppo.window} is for networks with a memory: set network.memory, or window = 0")
+        raise ValueError(
+            f"guider.ppo.window = {ppo.window} is for networks with a memory: set guider.network.memory, or take "
+            "window = 0"
+        )
     window = (ppo.window or ppo.unroll) if memory else 1
     if ppo.unroll % window:
         raise ValueError(
-            f"ppo.unroll = {ppo.unroll} is no multiple of ppo.window = {window}: take a window that divides the unroll"
+            f"guider.ppo.unroll = {ppo.unroll} is no multiple of guider.ppo.window = {window}: take one of "
+            f"{_divisors(ppo.unroll)} for the window"
         )
     sequences = ppo.environments * ppo.unroll // window
     if sequences % ppo.minibatches:
         parts = f"{ppo.environments} environments x {ppo.unroll} steps in sequences of {window}"
         raise ValueError(
-            f"ppo.minibatches = {ppo.minibatches} does not divide the {sequences} sequences of an update ({parts})"
+            f"guider.ppo.minibatches = {ppo.minibatches} does not divide the {sequences} sequences of an update "
+            f"({parts}): take one of {_divisors(sequences)}"
         )
     return window
+
+
+def _divisors(number: int) -> str:
+    """Those of a number, with those in the middle left out where there are many."""
+    found = [str(i) for i in range(1, number + 1) if number % i == 0]
+    return ", ".join(found if len(found) < 12 else [*found[:8], "...", found[-1]])
 
 
 def main_stage(method: Method) -> Stage:

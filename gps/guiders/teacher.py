@@ -23,15 +23,15 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
     roles = getattr(guider, "roles", None)
     if roles is None or "guider" not in roles.method.roles or roles.method.pull == "backtrack":
         raise ValueError(
-            f"teacher.run = {path!r} is a run of {guider.name}, which keeps no privileged policy: take one of 'ppo-bc' "
-            "or of a method that trains its teacher first"
+            f"guider.teacher.run = {path!r} is a run of {guider.name}, which keeps no privileged policy: take one of "
+            "'ppo-bc' or of a method that trains its teacher first"
         )
     if roles.method.guider == "frozen" and not guider.settings.teacher.run:
         needed = guider.settings.teacher.updates
         if state.updates < needed:
             raise ValueError(
-                f"teacher.run = {path!r} has had {int(state.updates)} of the {needed} updates of its teacher: bring "
-                "that run to its end first (gps train --resume)"
+                f"guider.teacher.run = {path!r} has had {int(state.updates)} of the {needed} updates of its teacher: "
+                "bring that run to its end first (gps train --resume)"
             )
     for what, own, others in (
         ("task", student.task.name, guider.task.name),
@@ -43,5 +43,5 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
         ),
     ):
         if own != others:
-            raise ValueError(f"teacher.run = {path!r} has another {what}: {others}, and this run has {own}")
+            raise ValueError(f"guider.teacher.run = {path!r} has another {what}: {others}, and this run has {own}")
     return state.params["policy" if roles.shared else "guider"], state.normalizers["guider"]

@@ -1,0 +1,73 @@
+"""Whether a task is what `gps.tasks.task.Environment` says, told from shapes alone, before anything is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gps.tasks.task import ActionSpace, Environment
+
+_WANTED = {
+    "name": str,
+    "actions": ActionSpace,
+    "observation_size": int,
+    "privileged_size": int,
+    "horizon": int,
+    "calls_host": bool,
+}
+
+
+def check_environment(task: Environment) -> None:
+    """Raise ValueError where a task lacks something, says another size than it has, or changes shape in a step."""
+    what = f"task {getattr(task, 'name', type(task).__name__)}"
+    for name, kind in _WANTED.items():
+        if not isinstance(getattr(task, name, None), kind):
+            found = getattr(task, name, None)
+            raise ValueError(
+                f"{what}: `{name}` must be {kind.__name__}, not {found!r} (see gps.tasks.task.Environment)"
+            )
+    for name, least in (("observation_size", 1), ("privileged_size", 0), ("horizon", 1)):
+        if getattr(task, name) < least:
+            raise ValueError(f"{what}: `{name}` must be at least {least}, not {getattr(task, name)}")
+    start = jax.eval_shape(task.reset, jax.random.key(0))
+    _check_state(task, start, f"{what}: reset")
+    discrete = task.actions.discrete
+    action = jax.ShapeDtypeStruct(*(((), jnp.int32) if discrete else ((task.actions.size,), jnp.float32)))
+    after = jax.eval_shape(task.step, start, action)
+    _check_state(task, after, f"{what}: step")
+    before, later = (jax.tree_util.tree_leaves_with_path(state) for state in (start, after))
+    names, others = ({jax.tree_util.keystr(path) for path, _ in leaves} for leaves in (before, later))
+    if names != others:
+        raise ValueError(
+            f"{what}: reset and step must give the same fields; only one of them has {sorted(names ^ others)}"
+        )
+    for (path, old), (_, new) in zip(before, later, strict=True):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise ValueError(
+                f"{what}: state{jax.tree_util.keystr(path)} is {_form(old)} after reset and {_form(new)} after step"
+            )
+
+
+def _check_state(task: Environment, state: Any, where: str) -> None:
+    sizes = {"state": task.observation_size}
+    if task.privileged_size:
+        sizes["privileged_state"] = task.privileged_size
+    if not set(sizes) <= set(state.obs):
+        raise ValueError(
+            f"{where} gives observations {sorted(state.obs)}, and with privileged_size = {task.privileged_size} there "
+            f"must be {sorted(sizes)}"
+        )
+    if "truncation" not in state.info:
+        raise ValueError(f'{where} gives no info["truncation"], which is 1 where the time limit alone ends an episode')
+    wanted = {f'obs["{name}"]': (state.obs[name], (size,)) for name, size in sizes.items()}
+    wanted |= {"reward": (state.reward, ()), "done": (state.done, ())}
+    wanted |= {'info["truncation"]': (state.info["truncation"], ())}
+    for name, (array, shape) in wanted.items():
+        if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{where} gives {name} as {_form(array)}, and it must be float32{list(shape)}")
+
+
+def _form(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}"
