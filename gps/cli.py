@@ -57,8 +57,8 @@ def _asked(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     Errors:
         SettingsError where the two contradict each other, besides those of `config.override`.
     """
-    asked = config.override({}, options.set)
-    run = asked.setdefault("run", {})
+    asked = config.override({"run": {}}, options.set)
+    run = asked["run"]
     for name in names if isinstance(run, dict) else ():  # if it is none, `Experiment.resolve` says so
         given = getattr(options, name)
         if given is not None and run.setdefault(name, given) != given:
@@ -110,6 +110,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(
             f"{count} episodes: return {values.mean():.4g} mean, {np.median(values):.4g} median, "
             f"{values.min():.4g} to {values.max():.4g}; {steps.mean():.1f} steps"
+            + (f"; {lost} diverged and have none" if (lost := np.isnan(values).sum()) else "")
         )
         return 0
     contexts = np.concatenate([task.train_contexts, task.test_contexts])  # together: one program to compile
@@ -183,10 +184,12 @@ def _width(names: Iterable[str]) -> int:
 def _about(path: Path) -> str:
     try:
         folder = RunFolder.open(path)
-        own, done = Experiment.resolve(folder.settings).run, len(folder.read_metrics())
+        own, done = folder.settings["run"], len(folder.read_metrics())  # as it stands: nothing is imported for it
+        return f"{own['task']} by {own['guider']}, seed {own['seed']}: {done} of {own['iterations']} iterations"
     except _EXPECTED as error:
         return f"cannot be read: {error}"  # one bad run does not hide the others
-    return f"{own.task} by {own.guider}, seed {own.seed}: {done} of {own.iterations} iterations"
+    except (KeyError, TypeError):
+        return "cannot be read: its config.toml lacks a setting of the table 'run'"
 
 
 def _print_settings(settings: dict, prefix: str) -> None:

@@ -20,7 +20,7 @@ import jax
 from gps import config, health, train
 from gps.compare_table import csv_text, markdown, notes
 from gps.experiment import Experiment
-from gps.guider import DivergedError
+from gps.guider import DivergedError, Guider
 from gps.log import Clock
 from gps.resume import check, resumable, resumed
 from gps.run import RunError, RunFolder
@@ -92,7 +92,8 @@ def compare(
     Errors:
         SettingsError for what is unknown or impossible, and where a run is there that has other settings;
         RunError where something else is in the place of a run or of the results, and where a run has lost rows of its
-        metrics or its checkpoints; CheckpointError where none of those is whole. All before anything is run or changed.
+        metrics or its checkpoints, or is trained by another process; CheckpointError where none of the checkpoints is
+        whole. All before anything is run or changed.
     """
     goals.check()
     tasks, guiders = list(dict.fromkeys(tasks)), list(dict.fromkeys(guiders))
@@ -168,10 +169,20 @@ def _check_runs(runs: Sequence[Run]) -> None:
             left.setdefault(run.about, []).append(run)
     for about, some in left.items():
         with _named(*about):
-            guider = some[0].experiment.build()
+            guider = _build(some)
         for run in some:
             if run.there():
                 check(RunFolder.open(run.path), guider)
+    for run in runs:
+        if run.there() and not run.finished():
+            with RunFolder.open(run.path).locked():
+                pass  # no other process trains it
+
+
+def _build(runs: Sequence[Run]) -> Guider:
+    """The guider that these runs share."""
+    begun = all(run.there() and RunFolder.open(run.path).checkpoints.steps() for run in runs)
+    return runs[0].experiment.build(begun=begun)
 
 
 def _resolve(task: str, guider: str, settings: Iterable[str]) -> Experiment:
@@ -205,10 +216,11 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
         settings = run.experiment.to_dict()
         folder = resumed(run.path, settings) if run.there() else RunFolder.create(run.path, settings)
         if run.about not in programs:
-            programs.clear()
-            jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
-            gc.collect()
-            programs[run.about] = train.Programs(run.experiment.build())
+            if programs:
+                programs.clear()
+                jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
+                gc.collect()
+            programs[run.about] = train.Programs(_build([one for one in left if one.about == run.about]))
         try:
             train.train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])
         except DivergedError as error:

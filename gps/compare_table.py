@@ -99,7 +99,8 @@ def notes(goals: Goals, ranges: Mapping[str, tuple[float, float]], failed: Seque
         if low < high:
             lines.append(
                 f"Area under return, {task}: mean over the logarithm of the steps from {low:.0f}, where all have been "
-                f"evaluated, to {high:.0f}; what ended earlier keeps its last return."
+                f"evaluated, to {high:.0f}; what ended earlier keeps its last return, and an evaluation in which an "
+                "episode diverged is left out."
             )
         elif math.isfinite(low):
             lines.append(f"Area under return, {task}: none, because there are too few evaluations.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from dynamics.simulator import ENGINES
 from gps import config, registry
 from gps.guider import Guider
+from gps.guiders.methods import METHODS
+from gps.guiders.model_free_settings import TeacherFirst, TeacherSettings
 from gps.run import RunFolder
 from gps.tasks.task import Environment
 
@@ -58,7 +61,7 @@ class Experiment:
                 raise config.unknown("table of settings", table, ("run", "task", "guider"))
         run = config.from_dict(RunSettings, settings.get("run", {}), "run")
         preset = registry.defaults(run.task, run.guider)
-        run = config.from_dict(RunSettings, _overlay(preset.get("run", {}), settings.get("run", {})), "run")
+        run = config.from_dict(RunSettings, overlay(preset.get("run", {}), settings.get("run", {})), "run")
         task, guide = registry.find("task", run.task), registry.find("guider", run.guider)
         if run.engine != "auto" and not task.engines:
             raise config.SettingsError(
@@ -66,12 +69,20 @@ class Experiment:
             )
 
         def complete(entry: registry.Entry, where: str):
-            own = _overlay(config.to_dict(entry.defaults), preset.get(where, {}))
-            return config.from_dict(type(entry.defaults), _overlay(own, settings.get(where, {})), where)
+            own = overlay(config.to_dict(entry.defaults), preset.get(where, {}))
+            return config.from_dict(type(entry.defaults), overlay(own, settings.get(where, {})), where)
 
         guider = complete(guide, "guider")
         _check_teaching(run, guider)
         return cls(run, complete(task, "task"), guider)
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Experiment:
+        """That of a run; errors as in `resolve`, naming the folder."""
+        try:
+            return cls.resolve(folder.settings)
+        except config.SettingsError as error:
+            raise config.SettingsError(f"{folder.path / 'config.toml'}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables; `resolve` takes them back."""
@@ -91,24 +102,30 @@ class Experiment:
         engine = (self.run.engine,) if self.simulated else ()
         return registry.find("task", self.run.task).build(self.task, *engine, self.run.task)
 
-    def build(self) -> Guider:
+    def build(self, begun: bool = False) -> Guider:
         """The guider on its task.
+
+        Args:
+            begun: for a state from a checkpoint, in which a teacher from another run is already: its folder is not
+                looked at, and may be gone.
 
         Errors:
             SettingsError for settings that are impossible together, before anything runs.
         """
-        self._check_teacher()
+        build = registry.find("guider", self.run.guider).build
+        if self.run.guider in METHODS and isinstance(self.guider, TeacherFirst) and self.guider.teacher.run:
+            if begun:
+                build = functools.partial(build, begun=True)
+            else:
+                self._check_teacher(self.guider.teacher)
         try:
-            return registry.find("guider", self.run.guider).build(self.build_task(), self.guider)
+            return build(self.build_task(), self.guider)
         except ValueError as error:
             raise config.SettingsError(str(error)) from error
 
-    def _check_teacher(self) -> None:
+    def _check_teacher(self, teacher: TeacherSettings) -> None:
         """Raise SettingsError where a teacher from another run has learned the same task with other settings."""
-        teacher = getattr(self.guider, "teacher", None)
-        if teacher is None or not teacher.run:
-            return
-        other = Experiment.resolve(RunFolder.open(teacher.run).settings)
+        other = Experiment.of(RunFolder.open(teacher.run))
         if other.run.task != self.run.task:
             return  # which the guider refuses, as it does without an experiment
         theirs, own = (config.flat(config.to_dict(task), "task.") for task in (other.task, self.task))
@@ -122,19 +139,21 @@ class Experiment:
 
 def _check_teaching(run: RunSettings, guider: Any) -> None:
     """Raise SettingsError where a run would end before its teacher is trained and the learner's turn comes."""
-    teacher = getattr(guider, "teacher", None)
-    if teacher is not None and not teacher.run and run.iterations * guider.ppo.updates <= teacher.updates:
+    if not isinstance(guider, TeacherFirst):
+        return
+    teacher = guider.teacher
+    if not teacher.run and run.iterations * guider.ppo.updates <= teacher.updates:
         raise config.SettingsError(
             f"guider.teacher.updates = {teacher.updates} leave the learner none of {run.iterations} iterations "
             f"of {guider.ppo.updates} updates: take fewer, more iterations, or a teacher from guider.teacher.run"
         )
 
 
-def _overlay(base: Mapping[str, Any], changes: Any) -> Any:
+def overlay(base: Mapping[str, Any], changes: Any) -> Any:
     """`base` with `changes` over it, table by table; keys that `base` lacks stay, to be found by the checks."""
     if not isinstance(changes, Mapping):
         return changes
     result = dict(base)
     for key, value in changes.items():
-        result[key] = _overlay(base[key], value) if isinstance(base.get(key), Mapping) else value
+        result[key] = overlay(base[key], value) if isinstance(base.get(key), Mapping) else value
     return result

@@ -23,7 +23,7 @@ def check(folder: RunFolder, step: int | None) -> None:
     """
     done = len(folder.read_metrics()) if step is None else step
     check_rows(folder, done)
-    run = Experiment.resolve(folder.settings).run
+    run = Experiment.of(folder).run
     # a kill between a row and its checkpoint leaves as many rows as there are before the first checkpoint
     if step is None and (done > min(run.checkpoint_every, run.iterations) or ended(folder)):
         raise RunError(

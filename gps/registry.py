@@ -96,6 +96,8 @@ def find(kind: str, name: str) -> Entry:
     module, colon, entry = name.partition(":")
     if not colon:
         raise config.unknown(kind, name, known)
+    if not module or not entry:
+        raise config.SettingsError(f"{kind} {name!r} must be a name of `gps list`, or module:ENTRY for one of your own")
     try:
         found = getattr(importlib.import_module(module), entry, None)
     except ImportError as error:

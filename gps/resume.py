@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from gps import config, health
-from gps.experiment import Experiment
+from gps.experiment import Experiment, overlay
 from gps.guider import Guider
 from gps.run import RunFolder
 
@@ -26,12 +26,12 @@ def resumable(path: str | os.PathLike[str], asked: Mapping[str, Any]) -> tuple[R
     """
     path = Path(path)
     folder = RunFolder.open(path)
-    own = Experiment.resolve(folder.settings)
+    own = Experiment.of(folder)
+    iterations = asked.get("run", {}).get("iterations", own.run.iterations)
     before = config.flat(own.to_dict())
-    changes = {name: value for name, value in config.flat(asked).items() if value != before.get(name)}
-    iterations = changes.pop("run.iterations", own.run.iterations)
-    for name, value in changes.items():
-        raise config.SettingsError(f"{path} is a run with {name} = {before[name]}, not {value}; use a new --out")
+    run = {"run": {name: value for name, value in asked.get("run", {}).items() if name != "iterations"}}
+    _same(path, before, config.flat(run), run)  # first: with another task or guider, the rest is of other settings
+    _same(path, before, config.flat(Experiment.resolve(overlay(own.to_dict(), {**asked, **run})).to_dict()), asked)
     if iterations < own.run.iterations:
         raise config.SettingsError(
             f"{path} is a run of {own.run.iterations} iterations: ask for more, not {iterations}"
@@ -47,13 +47,23 @@ def resumed(path: str | os.PathLike[str], asked: Mapping[str, Any]) -> RunFolder
         changed; where they stay, `gps.train` finds out what `check` would.
     """
     folder, iterations = resumable(path, asked)
-    if iterations > Experiment.resolve(folder.settings).run.iterations:
-        longer = config.override(folder.settings, [f"run.iterations={iterations}"])
+    if iterations > Experiment.of(folder).run.iterations:
         with folder.locked():
-            check(folder, Experiment.resolve(longer).build())
+            folder, iterations = resumable(path, asked)  # again: what has the lock may have changed it
+            longer = config.override(folder.settings, [f"run.iterations={iterations}"])
+            check(folder, Experiment.resolve(longer).build(begun=bool(folder.checkpoints.steps())))
             config.write(folder.path / "config.toml", longer)
         folder = RunFolder.open(path)
     return folder
+
+
+def _same(path: Path, before: Mapping[str, Any], wanted: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise SettingsError for a setting that was asked for and is another one in the run."""
+    for name in config.flat(asked):
+        if name != "run.iterations" and wanted[name] != before.get(name):
+            raise config.SettingsError(
+                f"{path} is a run with {name} = {before[name]}, not {wanted[name]}; use a new --out"
+            )
 
 
 def check(folder: RunFolder, guider: Guider) -> None:

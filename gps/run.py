@@ -111,8 +111,10 @@ class RunFolder:
         The kernel lets go of the lock when the process ends, however it ends; the file stays, because a process that
         deletes it could delete the one that another has just locked. Where there are no locks, nothing is done.
 
+        A child forked meanwhile, and not replaced by another program, keeps it.
+
         Errors:
-            RunError where another process has the lock.
+            RunError where the lock is taken, by another process or by this one.
         """
         with open(self.path / _LOCK, "ab") as file:
             try:

@@ -106,8 +106,8 @@ def train(
 
 def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Programs | None) -> dict[str, Any]:
     use_compilation_cache()
-    experiment = Experiment.resolve(folder.settings)
-    programs = programs or Programs(experiment.build())
+    experiment = Experiment.of(folder)
+    programs = programs or Programs(experiment.build(begun=bool(folder.checkpoints.steps())))
     guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
@@ -202,14 +202,15 @@ def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
     """A run's experiment, guider and state as of its last whole checkpoint.
 
     Errors:
-        RunError where there is no checkpoint yet; CheckpointError where none is whole.
+        RunError where there is no checkpoint, yet or any more; CheckpointError where none is whole.
     """
     use_compilation_cache()
-    experiment = Experiment.resolve(folder.settings)
-    guider = experiment.build()
+    experiment = Experiment.of(folder)
+    guider = experiment.build(begun=True)
     like = jax.eval_shape(guider.init, jax.random.key(0))
     restored = folder.checkpoints.restore(like)
     if restored is None:
+        health.check(folder, None)
         raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")
     return experiment, guider, restored.state
 
@@ -237,7 +238,7 @@ def draw(folder: RunFolder, task: Environment, evaluation: Evaluation | Episodes
     """Write a run's figures.
 
     Errors:
-        RunError where rows of its metrics were lost.
+        RunError where rows of its metrics or all its checkpoints were lost, CheckpointError where none is whole.
     """
     from gps import plot, plot_returns  # matplotlib takes 2 s to import, and only the end of a run needs it
 

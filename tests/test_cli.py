@@ -131,7 +131,7 @@ def test_the_list_names_what_there_is(said, finished):
     Path("others/broken/config.toml").write_text('[run]\ntask = "reachr"\n')
     status, out, errors = said("list", "--runs", "others")
     assert (status, errors) == (0, [])  # one bad run does not hide the others
-    assert re.fullmatch(r"  broken +cannot be read: .*unknown task 'reachr'.*", out[-2])
+    assert re.fullmatch(r"  broken +cannot be read: its config.toml lacks a setting of the table 'run'", out[-2])
     assert re.fullmatch(r"  run +reacher by badmm, seed 0: 3 of 3 iterations", out[-1])
 
 

@@ -258,6 +258,15 @@ def test_a_summary_that_does_not_say_what_was_run_is_found_before_anything_is_ru
     assert json.loads(summary.read_text()) == {"iterations": 3}
 
 
+def test_a_run_that_another_process_trains_is_found_before_anything_is_run(trained):
+    compared()
+    Path("runs/compare-reacher/reacher-other-seed1/summary.json").unlink()
+    with RunFolder.open("runs/compare-reacher/reacher-other-seed1").locked():
+        refused(RunError, "another process trains .*reacher-other-seed1", trained)
+    compared()
+    assert trained.names == ["reacher-other-seed1"]
+
+
 def test_lost_checkpoints_matter_where_a_run_is_to_go_on(trained):
     compared(seeds=1)
     path = Path("runs/compare-reacher/reacher-other-seed0")

@@ -16,6 +16,7 @@ from gps.experiment import Experiment
 from gps.guider import iterate
 from gps.guiders.model_free_settings import DEFAULTS
 from gps.registry import GUIDERS, TASKS, Entry
+from gps.resume import resumed
 from gps.run import RunFolder
 from gps.tasks.tiger import TigerDoorAltSettings
 
@@ -203,6 +204,17 @@ def test_a_teacher_of_another_task_or_of_no_training_is_refused(monkeypatch, qui
         build(tables("dagger", "tiger-door", f'guider.teacher.run="{folder.path}"'))
 
 
+def test_a_run_goes_on_where_its_teacher_is_gone(quick, tmp_path):
+    first = run(tmp_path / "first", tables("ppo-bc", "tiger-door", "run.iterations=1"))
+    settings = tables("dagger", "tiger-door", f'guider.teacher.run="{first.path}"', "run.iterations=1")
+    student = run(tmp_path / "student", settings)
+    whole = run(tmp_path / "whole", config.override(settings, ["run.iterations=2"]))
+    first.path.rename(tmp_path / "elsewhere")
+    train.train(resumed(student.path, config.override(settings, ["run.iterations=2"])), quiet=True)
+    assert rows_of(student) == rows_of(whole)
+    assert same(train.load(student)[2], train.load(whole)[2])
+
+
 def test_a_teacher_is_found_from_another_folder_than_the_run_was_started_in(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = Experiment.resolve(tables("dagger", "tiger-door", "guider.teacher.run=runs/first")).guider.teacher.run
@@ -288,6 +300,7 @@ def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_
     assert (guider.task.name, guider.task.ends, experiment.task.listen_cost) == ("own_tasks:CLOCK", (0,), 0.3)
     for name, message in (
         ("own_tasks:WRONG", "WRONG in own_tasks must be a gps.registry.Entry, not <toys.Clock"),
+        ("own_tasks:", "must be a name of `gps list`, or module:ENTRY"),
         ("own_tasks:NONE", "NONE in own_tasks must be a gps.registry.Entry, not None"),
         ("no_such_tasks:CLOCK", "No module named 'no_such_tasks'; is the module's folder in PYTHONPATH?"),
     ):

@@ -13,6 +13,7 @@ import pytest
 
 from gps import config, run, train
 from gps.checkpoint import CheckpointError
+from gps.experiment import Experiment
 from gps.resume import resumed
 from gps.run import RunError, RunFolder
 
@@ -157,7 +158,7 @@ def test_checkpoints_of_another_structure_are_found_before_the_settings_change(f
 
 
 def test_a_guider_that_can_not_be_built_is_found_before_the_settings_change(finished, tiny, monkeypatch):
-    def impossible(_):
+    def impossible(*_, **__):
         raise config.SettingsError("guider.teacher.run = 'gone' is no run")
 
     monkeypatch.setattr(train.Experiment, "build", impossible)
@@ -222,3 +223,26 @@ def test_where_there_are_no_locks_a_run_is_trained_without(finished, monkeypatch
         assert train.train(finished, quiet=True)["iterations"] == 4
         monkeypatch.setattr(run, "fcntl", None)
         assert train.train(finished, quiet=True)["iterations"] == 4
+
+
+def test_a_run_of_another_task_or_guider_is_refused_before_its_other_settings_are_looked_at(tmp_path):
+    settings = {"run": {"task": "tiger-door", "guider": "gpo-clip"}}
+    RunFolder.create(tmp_path / "run", Experiment.resolve(settings).to_dict())
+    for asked, message in (
+        ({"guider": {"rounds": 3}, "run": {"task": "tiger-door"}}, "unknown setting 'guider.rounds'"),
+        ({"guider": {"rounds": 3}, "run": {"guider": "badmm"}}, "is a run with run.guider = gpo-clip, not badmm"),
+        ({"task": {"ring": 1.0}, "run": {"task": "reacher"}}, "is a run with run.task = tiger-door, not reacher"),
+        ({"guider": {"ppo": {"unroll": 9}}}, r"is a run with guider.ppo.unroll = 8, not 9; use a new --out"),
+    ):
+        with pytest.raises(config.SettingsError, match=message):
+            resumed(tmp_path / "run", asked)
+
+
+def test_settings_are_the_same_where_they_mean_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"run": {"task": "tiger-door", "guider": "dagger"}, "guider": {"teacher": {"run": "runs/first"}}}
+    RunFolder.create("run", Experiment.resolve(settings).to_dict())
+    assert resumed("run", settings).settings["guider"]["teacher"]["run"] == str(tmp_path / "runs/first")
+    monkeypatch.chdir("run")
+    with pytest.raises(config.SettingsError, match=r"is a run with guider.teacher.run = .*first, not .*run/runs/first"):
+        resumed("../run", settings)

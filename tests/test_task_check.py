@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from toys import Clock
 
@@ -34,14 +35,30 @@ def changed(**fields):
     return lambda state: dataclasses.replace(state, **{name: f(state) for name, f in fields.items()})
 
 
+def without(name):
+    task = Changed()
+    setattr(task, name, None)
+    return task
+
+
 def test_a_task_that_is_what_it_says_passes():
     check_environment(Changed())
+    check_environment(Changed(horizon=np.int64(3), observation_size=np.prod((2, 1))))
 
 
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (Changed(horizon=None), r"task clock: `horizon` must be int, not None"),
+        (Changed(horizon=None), r"task clock: `horizon` must be Integral, not None"),
+        (without("step"), r"`step` must be Callable, not None"),
+        (
+            Changed(lambda state: (state, 0)),
+            r"reset must give a gps.tasks.task.State whose obs are a dict, not \(State",
+        ),
+        (
+            Changed(changed(obs=lambda s: s.obs["state"])),
+            r"reset must give a gps.tasks.task.State whose obs are a dict",
+        ),
         (Changed(horizon=0), r"`horizon` must be at least 1, not 0"),
         (Changed(actions=2), r"`actions` must be ActionSpace, not 2"),
         (Changed(observation_size=3), r'reset gives obs\["state"\] as float32\[2\], and it must be float32\[3\]'),

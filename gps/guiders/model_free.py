@@ -45,9 +45,13 @@ class ModelFreeState:
 
 
 class ModelFree:
-    """See `gps.guider.Guider` and the top of this file."""
+    """See `gps.guider.Guider` and the top of this file.
 
-    def __init__(self, name: str, task: Environment, settings: Any):
+    Args:
+        begun: its state will come from a checkpoint, which holds a teacher that was taken from another run.
+    """
+
+    def __init__(self, name: str, task: Environment, settings: Any, begun: bool = False):
         if name not in METHODS:
             raise unknown("model-free guider", name, METHODS)
         kind = type(DEFAULTS[name])
@@ -79,11 +83,11 @@ class ModelFree:
         self._first: Stage | None = None
         self._teacher = None
         if method.guider == "frozen":
-            if settings.teacher.run:
+            if settings.teacher.run and not begun:
                 from gps.guiders.teacher import load_teacher  # it reads a run, which is built by what imports this
 
                 self._teacher = load_teacher(settings.teacher.run, self)
-            else:
+            if not settings.teacher.run:
                 self._first = TEACHER_FIRST
         self._adam = optax.chain(optax.clip_by_global_norm(ppo.gradient_norm), optax.adam(ppo.learning_rate, eps=1e-5))
 

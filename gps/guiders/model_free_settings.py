@@ -130,7 +130,7 @@ class TeacherSettings:
     """The privileged teacher that is trained first, by PPO on what the guider sees."""
 
     updates: int = 200  # for which it is trained before the learner begins; its steps count
-    run: str = ""  # folder of another run whose guider is taken instead, without any updates; it has to stay there
+    run: str = ""  # folder of another run whose guider is taken instead, at the start and without any updates
 
     def __post_init__(self):
         check_at_least(self, 1, "updates")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gps.tasks.task import ActionSpace, Environment
+from gps.tasks.task import ActionSpace, Environment, State
 
 _WANTED = {
     "name": str,
     "actions": ActionSpace,
-    "observation_size": int,
-    "privileged_size": int,
-    "horizon": int,
+    "observation_size": Integral,
+    "privileged_size": Integral,
+    "horizon": Integral,
     "calls_host": bool,
+    "reset": Callable,
+    "step": Callable,
 }
 
 
@@ -51,6 +55,8 @@ def check_environment(task: Environment) -> None:
 
 
 def _check_state(task: Environment, state: Any, where: str) -> None:
+    if not isinstance(state, State) or not isinstance(state.obs, Mapping):
+        raise ValueError(f"{where} must give a gps.tasks.task.State whose obs are a dict, not {state!r}")
     sizes = {"state": task.observation_size}
     if task.privileged_size:
         sizes["privileged_state"] = task.privileged_size
