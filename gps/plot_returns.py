@@ -22,6 +22,7 @@ PANELS = (  # what ties guider and learner, as far as a method has it
     ("guider_entropy", "entropy of the guider (nats)"),
     ("learner_entropy", "entropy of the learner (nats)"),
 )
+SIGNED = ("guider_entropy", "learner_entropy")  # not on a logarithm
 
 
 def returns(rows: Rows, path: Path) -> list[Path]:
@@ -38,8 +39,8 @@ def returns_figure(rows: Rows) -> Figure | None:
     curves = [(found, *look) for found, *look in curves if len(found[0])]
     if not curves:
         return None
-    ties = [(label, found) for field, label in PANELS if len((found := numbers(rows, "steps", field))[0])]
-    last = max(steps[-1] for (steps, _), *_ in [*curves, *((found,) for _, found in ties)]) / 1000
+    ties = [(field, label, found) for field, label in PANELS if len((found := numbers(rows, "steps", field))[0])]
+    last = max(steps[-1] for steps, _ in [found for found, *_ in curves] + [found for *_, found in ties]) / 1000
     figure = Figure(figsize=(WIDE, 2.0 * (1 + (len(ties) > 0))))
     parts = np.atleast_1d(np.asarray(figure.subfigures(2 if ties else 1, 1)))
     axes = parts[0].subplots()
@@ -48,9 +49,10 @@ def returns_figure(rows: Rows) -> Figure | None:
         curve(axes, steps / 1000, values, np.nanmean, color=color, line=line, label=label)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     cells = parts[1].subplots(1, len(ties), squeeze=False)[0] if ties else []
-    for cell, (label, (steps, values)) in zip(cells, ties, strict=True):
+    for cell, (field, label, (steps, values)) in zip(cells, ties, strict=True):
         curve(cell, steps / 1000, values, np.nanmean, color=BLUE, line="o-", label=label)
         cell.set(xlabel="steps (thousands)", title=label, xlim=(0, 1.05 * last))  # what begins later leaves room
         cell.title.set_fontsize(7)
-        fit_scale(cell, mask=True)
+        if field not in SIGNED:
+            fit_scale(cell, mask=True)
     return figure

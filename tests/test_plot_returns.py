@@ -38,3 +38,15 @@ def test_all_panels_show_the_steps_of_the_whole_run():
 
 def test_many_iterations_are_lines_without_markers():
     assert {line.get_marker() for axes in figure_of(60).axes for line in axes.lines} == {"None"}
+
+
+def test_entropies_below_zero_are_drawn():
+    rows = [
+        {"steps": 10 * i, "train_return": 1.0, "guider_entropy": 3.0 - i, "kl_to_learner": 0.1**i} for i in range(1, 7)
+    ]
+    figure = returns_figure(rows)
+    assert figure is not None
+    _, kl, entropy = figure.axes
+    assert (kl.get_yscale(), entropy.get_yscale()) == ("log", "linear")
+    low, high = entropy.get_ylim()
+    assert low < -3.0 < 2.0 < high
