@@ -25,11 +25,11 @@ import numpy as np
 from timing import machine, measure
 
 from controllers import trust_region
-from gps.guiders.badmm import Badmm, BadmmSettings
-from gps.guiders.samples import Samples
-from gps.learner import LearnerSettings
+from gps.guiders.model_based.badmm import Badmm, BadmmSettings
+from gps.guiders.model_based.samples import Samples
+from gps.tasks.episodes import LearnerSettings
 from gps.tasks.task import episode_cost
-from policies import supervise
+from policies import regression
 
 SIZES = {"nx 10, nu 2": (10, 2), "nx 26, nu 7": (26, 7)}
 REFERENCE = {  # CPU ms
@@ -102,7 +102,7 @@ def print_rows(name: str, nx: int, nu: int, repeats: int) -> None:
     """All lines for one size."""
     task = synthetic_task(nx, nu)
     settings = BadmmSettings(samples=N, rounds=4)
-    short = LearnerSettings(training=supervise.Settings(updates=1))
+    short = LearnerSettings(training=regression.Settings(updates=1))
     guider, alone = Badmm(task, settings), Badmm(task, dataclasses.replace(settings, learner=short))
     key = jax.random.key(0)
     state = jax.jit(guider.init)(key)

@@ -14,7 +14,7 @@ from ilqr_problems import CASES
 from ilqr_tables import OPTIONS, PRECISIONS, Ours
 from timing import measure, median, row, table
 
-from controllers import lqr, mpc, parallel
+from controllers import lqr, lqr_parallel, mpc
 from controllers.types import LinearDynamics, QuadraticCost
 
 SIZES = ((4, 1), (26, 7))  # nx, nu
@@ -50,7 +50,7 @@ def riccati_sweeps(repeats: int, nx: int = 26, nu: int = 7, T: int = 100) -> lis
 
 
 def parallel_in_time(repeats: int) -> None:
-    """Print the time of one sweep by `controllers.parallel` beside `controllers.lqr`, in float32, and where it pays."""
+    """Print the time of one sweep by `lqr_parallel` beside `lqr`, in float32, and where it pays."""
     device = f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind})"
     columns = ("lqr, ms", "parallel, ms", "lqr / parallel", "lqr: compile, s", "parallel: compile, s")
     table(f"Parallel in time, float32, on {device}", "nx", "nu", "T", *columns, "largest difference of K")
@@ -68,7 +68,7 @@ def parallel_sweep(nx: int, nu: int, T: int, repeats: int) -> float:
     walls, compilations, gains = [], [], []
     with jax.enable_x64(False):
         inputs = linear_quadratic(nx, nu, T, "float32")
-        for backward_pass in (lqr.backward_pass, parallel.backward_pass):
+        for backward_pass in (lqr.backward_pass, lqr_parallel.backward_pass):
             lowered = jax.jit(backward_pass).lower(*inputs)
             compilation, _, compiled = measure(lowered.compile)
             wall, _, solution = median(compiled, 3 * repeats, *inputs, budget=5.0)

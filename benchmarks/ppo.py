@@ -40,10 +40,10 @@ import jax
 import ppo_peers
 from timing import machine, measure, row, table
 
-from gps.evaluate import returns
-from gps.guider import iterate
-from gps.guiders.model_free import ModelFree
-from gps.guiders.model_free_settings import NetworkSettings, Plain, PpoSettings
+from gps.guiders.guider import iterate
+from gps.guiders.model_free.guider import ModelFree
+from gps.guiders.model_free.settings import NetworkSettings, Plain, PpoSettings
+from gps.runs.evaluate import returns
 from gps.tasks.task import Environment
 
 CHUNK = 100_000  # steps

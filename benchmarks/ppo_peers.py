@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gps.guiders.model_free_settings import PpoSettings
+from gps.guiders.model_free.settings import PpoSettings
 from gps.tasks.task import ActionSpace, State
 
 VALUE_WEIGHT = 0.5  # of half the squared error, as ours
@@ -118,7 +118,7 @@ class Rejax:
 
 def brax_pendulum(episode: int) -> tuple[Any, Any]:
     """Brax's inverted double pendulum, itself and as an `Environment` that the learner sees whole."""
-    from gps.tasks.brax_task import BraxSettings, brax_task
+    from gps.tasks.external.brax_envs import BraxSettings, brax_task
 
     settings = BraxSettings("inverted_double_pendulum", "spring", episode, sigma=0.0, hide_velocity=False)
     task = brax_task(settings, name="brax-inverted-double-pendulum").environment

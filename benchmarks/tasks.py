@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from timing import machine, row, table
 
-from gps.config import SettingsError
-from gps.experiment import Experiment
-from gps.guiders.roles import choose_distribution
-from gps.registry import TASKS
+from gps.experiments.experiment import Experiment
+from gps.experiments.lookup import TASKS
+from gps.guiders.model_free.roles import choose_distribution
+from gps.settings import SettingsError
 
 
 def measure(name: str, batch: int, steps: int) -> tuple[str, ...]:

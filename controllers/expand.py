@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from controllers.small import pivots
-from controllers.types import QuadraticCost
+from .linalg import pivots
+from .types import QuadraticCost
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

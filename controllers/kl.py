@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from controllers.types import LOG_2PI, Gaussian, LinearGaussian, QuadraticCost, half_logdet, solve_lower
+from .types import LOG_2PI, Gaussian, LinearGaussian, QuadraticCost, half_logdet, solve_lower
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from controllers.box import solve_box
-from controllers.small import inverse_factor, product, solve_positive
-from controllers.types import LinearDynamics, LinearGaussian, QuadraticCost
+from .box_qp import solve_box
+from .linalg import inverse_factor, product, solve_positive
+from .types import LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

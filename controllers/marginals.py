@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
+from .types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

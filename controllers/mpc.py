@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from controllers import ilqr
+from . import ilqr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

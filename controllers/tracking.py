@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from controllers import lqr
-from controllers.ilqr_problem import jacobian
-from controllers.types import LinearDynamics, LinearGaussian, QuadraticCost
+from . import lqr
+from .ilqr.problem import jacobian
+from .types import LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from controllers import lqr
-from controllers.kl import add_weighted, kl_per_step, negative_log_prob
-from controllers.marginals import propagate
-from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
+from . import lqr
+from .kl import add_weighted, kl_per_step, negative_log_prob
+from .marginals import propagate
+from .types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

@@ -73,10 +73,10 @@ def make_simulator(model: mujoco.MjModel, substeps: int, engine: str = "auto") -
             f"{1 + model.nq + model.nv + model.na}: remove its plugins and actuator delays"
         )
     if engine == "mjx":
-        from dynamics.mjx_backend import MjxSimulator
+        from dynamics.mjx_engine import MjxSimulator
 
         return MjxSimulator(model, substeps)
-    from dynamics.mujoco_backend import MujocoSimulator
+    from dynamics.mujoco_engine import MujocoSimulator
 
     return MujocoSimulator(model, substeps)
 

@@ -8,12 +8,12 @@ minutes on two cores, and the same command goes on where it was stopped.
 import argparse
 import sys
 
-from gps.compare import compare
-from gps.config import SettingsError
-from gps.guiders.model_free_settings import PpoSettings
-from gps.presets import REACHING
-from gps.run import RunError
-from gps.statistics import Goals
+from gps.comparisons.compare import compare
+from gps.comparisons.statistics import Goals
+from gps.guiders.model_free.settings import PpoSettings
+from gps.runs.folder import RunError
+from gps.settings import SettingsError
+from gps.tasks.presets import REACHING
 
 MODEL_BASED, MODEL_FREE = ("badmm", "mdgps"), ("gpo-clip", "ppo")
 GOAL = 0.02  # m from the target, on average over all test targets

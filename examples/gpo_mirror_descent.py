@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
-from gps import tabular
+from gps.guiders.model_free import tabular
 
 jax.config.update("jax_enable_x64", True)
 STEPS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)  # nats per unit of reward

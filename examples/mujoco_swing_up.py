@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import mujoco
 
 from controllers import ilqr
-from dynamics.linearize import known_dynamics
+from dynamics.known_model import known_dynamics
 from dynamics.simulator import control_range, make_simulator
 
 MODEL = mujoco.MjModel.from_xml_path(str(Path(__file__).with_name("cartpole.xml")))

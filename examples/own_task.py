@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from gps import train
-from gps.experiment import Experiment
-from gps.registry import Entry
-from gps.run import RunExistsError, RunFolder
+from gps.experiments.experiment import Experiment
+from gps.experiments.lookup import Entry
+from gps.runs import train
+from gps.runs.folder import RunExistsError, RunFolder
 from gps.tasks.task import ActionSpace, State
 
 

@@ -9,11 +9,11 @@ import argparse
 import sys
 
 import gps
-from gps.config import SettingsError
-from gps.experiment import Experiment
-from gps.guider import DivergedError
-from gps.run import RunError, RunFolder
-from gps.train import train
+from gps.experiments.experiment import Experiment
+from gps.guiders.guider import DivergedError
+from gps.runs.folder import RunError, RunFolder
+from gps.runs.train import train
+from gps.settings import SettingsError
 
 
 def main() -> int:

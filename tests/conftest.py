@@ -34,8 +34,8 @@ def few_programs():
 @pytest.fixture(scope="session")
 def tiny():
     """The settings of the smallest experiment, with changes: tiny("run.seed=1", "task.horizon=6")."""
-    from gps import config
-    from gps.experiment import Experiment
+    from gps.experiments.experiment import Experiment
+    from gps.settings import override
 
     tables = {
         "run": {"task": "reacher", "guider": "badmm", "engine": "mujoco", "iterations": 3},
@@ -44,7 +44,7 @@ def tiny():
     }
 
     def settings(*changes: str) -> dict:
-        return Experiment.resolve(config.override(tables, changes)).to_dict()
+        return Experiment.resolve(override(tables, changes)).to_dict()
 
     return settings
 
@@ -61,8 +61,8 @@ def shared_programs(monkeypatch, compiled):
 
     The fixture is the function that returns the programs of a guider.
     """
-    from gps import train
-    from gps.experiment import Experiment
+    from gps.experiments.experiment import Experiment
+    from gps.runs import train
 
     guiders, programs = compiled
     build, start = Experiment.build, train.Programs
@@ -88,7 +88,7 @@ def shared_programs(monkeypatch, compiled):
 @pytest.fixture(scope="session")
 def arms():
     """The reaching task on each engine."""
-    from gps.tasks.reacher import Reacher, ReacherSettings
+    from gps.tasks.mujoco.reacher import Reacher, ReacherSettings
 
     return {engine: Reacher(ReacherSettings(test_targets=1), engine) for engine in ("mujoco", "mjx")}
 

@@ -1,0 +1,100 @@
+"""The figure of a comparison: how fast the learners of several guiders come to act well.
+
+In the manner of `gps.figures.run`: nothing passes through pyplot, and what is not finite is left out. Lines are
+interquartile means over seeds, bands their 95 % bootstrap intervals; see `gps.comparisons.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gps.comparisons.statistics import Curve, Estimate, Goals, Result
+from gps.figures.axes import fit_scale, log_ticks
+from gps.figures.run import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
+
+LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))  # five lines, eight colours and seven markers: forty looks
+MARKERS = "os^Dv<>"
+PANELS = (  # what is drawn over what: the fields of a `Curve`
+    ("steps", "returns", "simulator steps", "return"),
+    ("seconds", "returns", "training (s)", "return"),
+    ("steps", "distances", "simulator steps", "test distance (cm)"),
+    ("seconds", "distances", "training (s)", "test distance (cm)"),
+)
+
+
+def comparison(results: Sequence[Result], goals: Goals, path: Path) -> list[Path]:
+    """Save `comparison_figure` as `path` with .png and .pdf; returns the files written."""
+    return save(comparison_figure(results, goals), path)
+
+
+@styled
+def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
+    """A row of panels for each task: return and test distance, each over steps and over training time.
+
+    Seeds are aligned by the evaluation; over time a point is at the median of their training times. A panel that no
+    task has numbers for is left out.
+    """
+    panels = [panel for panel in PANELS if any(getattr(result.curve, panel[1]).count.any() for result in results)]
+    if not panels:
+        return None
+    tasks, guiders = ([*dict.fromkeys(names)] for names in zip(*((r.task, r.guider) for r in results), strict=True))
+    wide = len(panels) > 2
+    figure = Figure(figsize=(WIDE if wide else 2 / 3 * WIDE, 2.0 * len(tasks) + 0.4))
+    grid = figure.subplots(len(tasks), len(panels), squeeze=False)
+    for task, line in zip(tasks, grid, strict=True):
+        line[0].set_title(task, loc="left", fontsize=7.5, fontweight="bold")
+        for axes, (x, field, xlabel, ylabel) in zip(line, panels, strict=True):
+            of_task = [(guiders.index(result.guider), result) for result in results if result.task == task]
+            for number, result in of_task:
+                _learning_curve(axes, result.curve, x, field, number, result.guider)
+            goal = goals.distance if field == "distances" else goals.learner_return
+            _finish(axes, field, goal)
+            axes.set(xlabel=xlabel, ylabel=ylabel)
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]}
+    figure.legend(handles=handles.values(), loc="outside upper center", ncols=6 if wide else 3, handlelength=3.2)
+    return figure
+
+
+def _learning_curve(axes: Axes, curve: Curve, x: str, field: str, number: int, label: str) -> None:
+    """The mean over seeds and its interval; the look is that of the guider with this number."""
+    estimate: Estimate = getattr(curve, field)
+    there = estimate.count > 0
+    if not there.any():
+        return
+    unit = 100.0 if field == "distances" else 1.0
+    at, value, low, high = (
+        values[there]
+        for values in (getattr(curve, x), unit * estimate.value, unit * estimate.low, unit * estimate.high)
+    )
+    color = COLORS[number % len(COLORS)]
+    marker = MARKERS[number % len(MARKERS)] if len(at) <= MOST_MARKERS else None
+    axes.plot(at, value, linestyle=LINES[number % len(LINES)], marker=marker, markersize=2, color=color, label=label)
+    axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0 if len(at) > 1 else POINT)
+
+
+def _finish(axes: Axes, field: str, goal: float | None) -> None:
+    """Axes that fit the curves, and a line at the goal."""
+    if not axes.lines:
+        axes.set_axis_off()
+        return
+    if goal is not None:
+        goal = 100 * goal if field == "distances" else goal
+        axes.axhline(goal, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    low, high = axes.yaxis.get_data_interval()
+    if field == "distances":
+        fit_scale(axes)
+    elif low < 3 * high < 0:
+        _negative_log(axes, low, high)
+
+
+def _negative_log(axes: Axes, low: float, high: float) -> None:
+    """Make the y axis logarithmic below zero, for returns that are minus a cost."""
+    axes.set_yscale("symlog", linthresh=-high / 2)  # its linear part is out of sight
+    axes.set_ylim(1.2 * low, high / 1.2)
+    log_ticks(axes.yaxis)

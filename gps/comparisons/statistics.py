@@ -1,0 +1,215 @@
+"""Numbers of a comparison: what the metrics of several seeds say of a guider on a task.
+
+Estimator, everywhere: the interquartile mean over seeds, `scipy.stats.trim_mean(values, 0.25)`. It leaves out
+int(S / 4) of the S values at each end, so that with fewer than four seeds it is the mean. Its interval holds 95 % of
+the means of 2000 bootstrap samples of the seeds (percentile interval, the same samples every time); one seed has no
+interval, and with a handful of seeds such an interval is narrower than it should be. What is NaN is left out: the
+number of seeds that an estimate is of stands beside it.
+
+Source:
+    Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep Reinforcement Learning at the Edge of the Statistical
+    Precipice", NeurIPS 2021, sections 4.1 and 4.3.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from gps.runs.folder import iteration_seconds
+from gps.settings import SettingsError
+
+TRIMMED = 0.25  # of the values at each end: what is left is between the quartiles
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+_BATCH = 200  # resamples at a time: 2000 of five seeds at a thousand evaluations would be 80 MB and their copies
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Interquartile mean over seeds of one number, or of n numbers at once."""
+
+    value: Float[np.ndarray, "*n"]  # NaN where no seed has a number
+    low: Float[np.ndarray, "*n"]  # ends of the interval; NaN where fewer than two seeds have a number
+    high: Float[np.ndarray, "*n"]
+    count: Int[np.ndarray, "*n"]  # seeds with a number
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What the n evaluations of one run say of its learner; NaN where a simulation diverged or there is no number."""
+
+    steps: Float[np.ndarray, " n"]  # simulator steps before the evaluation
+    seconds: Float[np.ndarray, " n"]  # of training before it, without compilation and evaluations
+    returns: Float[np.ndarray, " n"]
+    distances: Float[np.ndarray, " n"]  # m, mean over the test conditions
+    sampled: Float[np.ndarray, " n"]  # returns by actions drawn from the policy
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The same over seeds, at every number of steps at which any of them was evaluated."""
+
+    steps: Float[np.ndarray, " n"]
+    seconds: Float[np.ndarray, " n"]  # median over the seeds that were evaluated there
+    returns: Estimate
+    distances: Estimate  # m
+
+
+class Goals(NamedTuple):
+    """What a learner is to reach; None where there is no such goal."""
+
+    learner_return: float | None = None
+    distance: float | None = 0.02  # m
+
+    def check(self) -> None:
+        """Raise SettingsError for a goal that can not be reached or missed."""
+        if self.learner_return is not None and not math.isfinite(self.learner_return):
+            raise SettingsError(f"the return to reach must be finite, not {self.learner_return}")
+        if self.distance is not None and not 0 < self.distance < math.inf:
+            raise SettingsError(f"the distance to reach must be finite and above 0, not {self.distance:g} m")
+
+
+GOALS = Goals()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A guider on a task. All estimates are over the runs that came to their end."""
+
+    task: str
+    guider: str
+    seeds: int  # that were to be run
+    finished: int  # that came to their end; the others diverged
+    steps: float  # simulator steps of a run (of the longest one)
+    final_return: Estimate
+    final_sampled: Estimate
+    final_distance: Estimate  # m
+    area: Estimate  # see `area`
+    steps_to_return: Estimate  # over the seeds that reached the goal; its count says how many
+    steps_to_distance: Estimate
+    seconds: Estimate  # of training, without compilation and evaluations
+    curve: Curve
+
+
+def learning(rows: Sequence[Mapping[str, Any]]) -> Learning:
+    """Of a run's metrics, the rows with an evaluation of the learner."""
+    fields = ("learner_return", "test_distance_mean", "learner_return_sampled")
+    seconds = np.cumsum(iteration_seconds(rows))
+    found = [
+        (row["steps"], spent, *(row.get(field) for field in fields))
+        for row, spent in zip(rows, seconds, strict=True)
+        if any(field in row for field in fields)
+    ]
+    return Learning(*np.array(found, float).reshape(-1, 5).T)  # None becomes NaN
+
+
+def estimate(values: Float[np.ndarray, "S *n"]) -> Estimate:
+    """The interquartile mean over S seeds of each of the other entries, and its interval; see the module's text."""
+    values = np.asarray(values, float)
+    columns = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    there = np.isfinite(columns)
+    found = np.full((3, columns.shape[1]), np.nan)
+    patterns, members = np.unique(there.T, axis=0, return_inverse=True)
+    for number, seeds in enumerate(patterns):  # one call for all the columns in which the same seeds have numbers
+        if seeds.any():
+            same = members == number
+            found[:, same] = _mean_and_interval(columns[seeds][:, same])
+    value, low, high = found.reshape(3, *values.shape[1:])
+    return Estimate(value, low, high, there.sum(0).reshape(values.shape[1:]))
+
+
+def _mean_and_interval(values: Float[np.ndarray, "S n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    mean = functools.partial(stats.trim_mean, proportiontocut=TRIMMED)
+    middle = mean(values, axis=0)
+    if len(values) < 2:
+        return middle, np.full_like(middle, np.nan), np.full_like(middle, np.nan)
+    options = {"n_resamples": RESAMPLES, "batch": _BATCH, "vectorized": True, "rng": np.random.default_rng(0)}
+    drawn = stats.bootstrap((values,), mean, confidence_level=CONFIDENCE, method="percentile", **options)
+    return middle, drawn.confidence_interval.low, drawn.confidence_interval.high
+
+
+def area(steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], low: float, high: float) -> float:
+    """Mean of a curve from `low` to `high` steps, over the logarithm of the steps, by the trapezoidal rule.
+
+    Over the logarithm as in the figures: each doubling of the steps weighs the same, so that early learning counts
+    also where a run is long. The curve is a line between its finite points and level outside of them.
+
+    Returns:
+        A number in the unit of the values; NaN without a finite value, and unless 0 < low < high.
+    """
+    there = np.isfinite(values)
+    if not (0 < low < high and there.any()):
+        return float("nan")
+    points, ends = np.log(steps[there]), np.log([low, high])
+    inside = points[(points > ends[0]) & (points < ends[1])]
+    at = np.concatenate([ends[:1], inside, ends[1:]])
+    return float(np.trapezoid(np.interp(at, points, values[there]), at) / (ends[1] - ends[0]))
+
+
+def area_range(runs: Sequence[Learning]) -> tuple[float, float]:
+    """From where every run has a return to the end of the longest one: a run that ended earlier keeps its last return.
+
+    What came before is left out, because what a learner did before its first evaluation is not known. NaN, NaN where
+    no run has a return.
+    """
+    found = [run.steps[np.isfinite(run.returns)] for run in runs if np.isfinite(run.returns).any()]
+    return (max(steps[0] for steps in found), max(steps[-1] for steps in found)) if found else (np.nan, np.nan)
+
+
+def steps_to(steps: Float[np.ndarray, " n"], reached: Bool[np.ndarray, " n"]) -> float:
+    """The steps before the first evaluation at which a goal was reached, whatever came later; NaN if it never was."""
+    return float(steps[np.argmax(reached)]) if reached.any() else float("nan")
+
+
+def curve(runs: Sequence[Learning]) -> Curve:
+    """The runs of one guider on one task, aligned by the steps at which they were evaluated."""
+    steps = np.unique(np.concatenate([run.steps for run in runs])) if runs else np.empty(0)
+
+    def aligned(field: str) -> Float[np.ndarray, "S n"]:
+        table = np.full((len(runs), len(steps)), np.nan)
+        for line, run in zip(table, runs, strict=True):
+            line[np.searchsorted(steps, run.steps)] = getattr(run, field)
+        return table
+
+    seconds = np.nanmedian(aligned("seconds"), axis=0) if runs else np.empty(0)
+    return Curve(steps, seconds, estimate(aligned("returns")), estimate(aligned("distances")))
+
+
+def summarise(
+    task: str, guider: str, seeds: int, runs: Sequence[Learning], goals: Goals, between: tuple[float, float]
+) -> Result:
+    """The numbers of one guider on one task.
+
+    Args:
+        seeds: that were to be run.
+        runs: of those that came to their end.
+        between: steps for the area; see `area_range`.
+    """
+    best, near = (np.nan if goal is None else goal for goal in goals)  # nothing compares with NaN
+    return Result(
+        task,
+        guider,
+        seeds,
+        len(runs),
+        steps=max((float(run.steps[-1]) for run in runs if len(run.steps)), default=float("nan")),
+        final_return=_over(runs, lambda run: run.returns[-1]),
+        final_sampled=_over(runs, lambda run: run.sampled[-1]),
+        final_distance=_over(runs, lambda run: run.distances[-1]),
+        area=_over(runs, lambda run: area(run.steps, run.returns, *between)),
+        steps_to_return=_over(runs, lambda run: steps_to(run.steps, run.returns >= best)),
+        steps_to_distance=_over(runs, lambda run: steps_to(run.steps, run.distances <= near)),
+        seconds=_over(runs, lambda run: run.seconds[-1]),
+        curve=curve(runs),
+    )
+
+
+def _over(runs: Sequence[Learning], number) -> Estimate:
+    return estimate(np.array([number(run) if len(run.steps) else np.nan for run in runs], float))

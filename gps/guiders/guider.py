@@ -1,0 +1,126 @@
+"""The guider contract: what one loop needs to drive any source of guidance.
+
+An iteration is one or more times: collect, then update. The update improves the guider, teaches the learner and pulls
+the guider back; model-based guiders do this one after the other, in rounds (`Phased`, `in_phases`), model-free ones
+by terms of one loss. Where everything can stay on the device an iteration is one program; else `collect` and `update`
+are two, because a program that calls the C engine back on the host can not be kept in JAX's compilation cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from gps.tasks.episodes import Policy
+from gps.tasks.task import Environment
+
+Metrics = dict[str, Array]  # flat, scalars or one number per condition; for logs only
+
+
+class Guider(Protocol):
+    """A frozen object with pure methods: what changes is in the state, which is a pytree of arrays.
+
+    The state holds everything that a resumed run needs.
+    """
+
+    name: str
+    task: Environment
+    updates: int  # times collect and update in one iteration
+    fused: bool  # an iteration is one program, and `check` is not called
+    steps_per_iteration: int  # simulator steps (actions) of one iteration
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        """The state before the first iteration."""
+        ...
+
+    def collect(self, state: Any, key: PRNGKeyArray) -> Any:
+        """Roll the guider (or the learner) through the simulator."""
+        ...
+
+    def check(self, samples: Any) -> None:
+        """Raise `DivergedError` if these samples can not be learned from; called on the host."""
+        ...
+
+    def update(self, state: Any, samples: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        """Everything that follows `collect`: the new state, and metrics."""
+        ...
+
+    def policy(self, state: Any) -> Policy:
+        """The learner's policy, which is what a run is about."""
+        ...
+
+
+class Phased(Protocol):
+    """A guider whose update goes in rounds; `problem` is what is made of the samples once, for every round."""
+
+    rounds: int  # improve-teach-pull rounds on one batch of samples
+
+    def prepare(self, state: Any, samples: Any) -> tuple[Any, Any, Metrics]:
+        """Make of the samples what every round needs: (state, problem, metrics)."""
+        ...
+
+    def improve(self, state: Any, problem: Any) -> tuple[Any, Metrics]:
+        """Improve the guider."""
+        ...
+
+    def teach(self, state: Any, problem: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        """Let the learner imitate the guider."""
+        ...
+
+    def pull_back(self, state: Any, problem: Any, last: Array) -> tuple[Any, Metrics]:
+        """Hold the guider to what the learner can imitate; `last` is true in the last round."""
+        ...
+
+
+class DivergedError(RuntimeError):
+    """The simulation diverged so badly that training can not go on; the last checkpoint is whole."""
+
+
+def in_phases(guider: Phased, state: Any, samples: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+    """The update of a phased guider.
+
+    Returns:
+        The new state, and the metrics of `prepare` and of the last round; those named "failed_..." are summed
+        over the rounds.
+    """
+    state, problem, metrics = guider.prepare(state, samples)
+
+    def turn(state, inputs):
+        j, key = inputs
+        state, improved = guider.improve(state, problem)
+        state, taught = guider.teach(state, problem, key)
+        state, pulled = guider.pull_back(state, problem, j == guider.rounds - 1)
+        return state, {**improved, **taught, **pulled}
+
+    turns = (jax.numpy.arange(guider.rounds), jax.random.split(key, guider.rounds))
+    state, rounds = jax.lax.scan(turn, state, turns)
+    last = {name: values.sum(0) if name.startswith("failed_") else values[-1] for name, values in rounds.items()}
+    return state, {**metrics, **last}
+
+
+def iterate(guider: Guider, state: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+    """One iteration of a guider whose task stays on the device; compile it whole."""
+
+    def turn(state, key):
+        collecting, updating = jax.random.split(key)
+        return guider.update(state, guider.collect(state, collecting), updating)
+
+    state, metrics = jax.lax.scan(turn, state, update_keys(guider, key))
+    return state, summarize(metrics)
+
+
+def update_keys(guider: Guider, key: PRNGKeyArray) -> PRNGKeyArray:
+    """A random key for each update of an iteration."""
+    return jax.random.split(key, guider.updates) if guider.updates > 1 else key[None]
+
+
+def summarize(metrics: Metrics) -> Metrics:
+    """Metrics of an iteration from those of its updates (leading axis): sums of what is counted, means of the rest."""
+
+    def one(name: str, values: Array) -> Array:
+        counted = name.startswith(("failed_", "diverged_"))
+        return values.sum(0) if counted else jax.numpy.nanmean(values, axis=0)
+
+    return {name: one(name, values) for name, values in metrics.items()}

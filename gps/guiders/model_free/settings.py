@@ -1,0 +1,233 @@
+"""Settings of the model-free guiders, in tables: each method has those that it uses, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gps.settings import check_at_least, check_one_of, check_positive
+from policies.network import ACTIVATIONS
+
+DISTRIBUTIONS = ("auto", "gaussian", "tanh-gaussian", "categorical")
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The networks of guider, learner and critic; all have this form."""
+
+    hidden: tuple[int, ...] = (64, 64)  # widths of the dense layers
+    memory: int = 0  # width of the GRU that follows them; 0 is feed-forward
+    activation: str = "tanh"  # "tanh", "silu" or "relu"
+    # Of actions: "gaussian" (one std for all observations, clipped to [-1, 1]), "tanh-gaussian" (paper), "categorical";
+    # "auto" takes what the task's actions are.
+    distribution: str = "auto"
+
+    def __post_init__(self):
+        check_one_of(self, "activation", ACTIVATIONS)
+        check_one_of(self, "distribution", DISTRIBUTIONS)
+        check_at_least(self, 0, "memory")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must name at least one positive width, not {self.hidden}")
+
+
+@dataclass(frozen=True)
+class PpoSettings:
+    """The core that all methods share: how samples are collected and how a policy gradient is taken."""
+
+    environments: int = 64  # stepped side by side
+    unroll: int = 64  # steps of each in one update
+    window: int = 0  # steps that gradients pass through a memory; 0 is the whole unroll. Without memory it is 1.
+    updates: int = 8  # collect-and-update pairs in one iteration of a run, which is one row of its metrics
+    epochs: int = 4  # passes over the samples of an update
+    minibatches: int = 4  # gradient steps in one pass
+    learning_rate: float = 3e-4  # of Adam
+    gradient_norm: float = 0.5  # largest global norm of a gradient
+    discount: float = 0.99
+    trace: float = 0.95  # lambda of generalised advantage estimation
+    clip: float = 0.2  # of the ratio to the policy that acted
+    entropy: float = 0.01  # weight of the entropy bonus
+    reward_scale: float = 1.0  # multiplies rewards in training, not in what is reported
+    normalize: bool = True  # observations by their running mean and deviation, for each role
+
+    def __post_init__(self):
+        check_at_least(self, 1, "environments", "unroll", "updates", "epochs", "minibatches")
+        check_at_least(self, 0, "window", "entropy")
+        check_positive(self, "learning_rate", "gradient_norm", "clip", "reward_scale")
+        if not self.clip < 1:
+            raise ValueError(f"clip must be below 1, as ratios are clipped from 1 - clip, not {self.clip}")
+        for name in ("discount", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ApartSettings:
+    """How the distance between guider and learner, two networks, is measured: in teaching and in pulling back."""
+
+    kl: str = "forward"  # "forward" is KL(guider, learner), the paper's; "reverse" is KL(learner, guider)
+    reduction: str = "mean"  # over the dimensions of an action: "mean", as the paper's code does, or "sum"
+
+    shared = False  # no setting: these methods need two networks
+
+    def __post_init__(self):
+        check_one_of(self, "kl", ("forward", "reverse"))
+        check_one_of(self, "reduction", ("mean", "sum"))
+
+
+@dataclass(frozen=True)
+class ImitationSettings(ApartSettings):
+    """The same, where guider and learner can be one network."""
+
+    shared: bool = True  # guider and learner are one network that is told who it is; False: one for each
+
+
+@dataclass(frozen=True)
+class PenaltySettings:
+    """The weight alpha of the pull back, and of the learner's own policy gradient, follows the distance."""
+
+    target: float = 1e-3  # nats, the distance to hold; alpha moves by 1.2 where it is off by more than 1.2
+    start: float = 0.1  # alpha once the distance is first above the target
+    largest: float = 10.0
+
+    def __post_init__(self):
+        check_positive(self, "target", "start", "largest")
+        if self.start > self.largest:
+            raise ValueError(f"start must be at most largest = {self.largest}, not {self.start}")
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """Where the guider may go: ratios mu / pi inside the region; outside it is clipped and pulled back."""
+
+    form: str = "delta"  # "delta": from 1 - size to 1 + size; "ratio": from 1 / size to size
+    size: float = 0.1
+
+    def __post_init__(self):
+        check_one_of(self, "form", ("delta", "ratio"))
+        if self.form == "delta" and not 0 < self.size < 1:
+            raise ValueError(f"size must be between 0 and 1 for form = 'delta', not {self.size}")
+        if self.form == "ratio" and not 1 < self.size < float("inf"):
+            raise ValueError(f"size must be above 1 for form = 'ratio', not {self.size}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest ratio inside the region."""
+        return (1 / self.size, self.size) if self.form == "ratio" else (1 - self.size, 1 + self.size)
+
+
+@dataclass(frozen=True)
+class FollowSettings:
+    """The learner's own policy gradient in GPO-clip."""
+
+    weight: float = 1.0  # alpha_RL of the paper, which takes 0, 2 or 3
+
+    def __post_init__(self):
+        check_at_least(self, 0, "weight")
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The privileged teacher that is trained first, by PPO on what the guider sees."""
+
+    updates: int = 200  # for which it is trained before the learner begins; its steps count
+    run: str = ""  # folder of another run whose guider is taken instead, at the start and without any updates
+
+    def __post_init__(self):
+        check_at_least(self, 1, "updates")
+        if self.run:  # so that the run can be read from anywhere
+            object.__setattr__(self, "run", str(Path(self.run).absolute()))
+
+
+@dataclass(frozen=True)
+class AdviceSettings:
+    """ADVISOR: imitation weighs exp(-sharpness * KL(guider, imitator)), the policy gradient the rest."""
+
+    sharpness: float = 10.0  # per nat
+
+    def __post_init__(self):
+        check_at_least(self, 0, "sharpness")
+
+
+# What each method has. A class adds tables to another one's, so that each table is named and filled in one place.
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Without a guider."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+
+
+@dataclass(frozen=True)
+class Guided(Plain):
+    """With a guider."""
+
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
+
+
+@dataclass(frozen=True)
+class Penalised(Guided):
+    """With a guider that a penalty pulls back."""
+
+    penalty: PenaltySettings = field(default_factory=PenaltySettings)
+
+
+@dataclass(frozen=True)
+class ClippedSupervised(Guided):
+    """With a guider that is clipped to the learner."""
+
+    region: RegionSettings = field(default_factory=RegionSettings)
+
+
+@dataclass(frozen=True)
+class Clipped(ClippedSupervised):
+    """The same, and the learner follows its own gradient too."""
+
+    follow: FollowSettings = field(default_factory=FollowSettings)
+
+
+@dataclass(frozen=True)
+class Apart(Plain):
+    """With a guider that has a network of its own."""
+
+    imitation: ApartSettings = field(default_factory=ApartSettings)
+
+
+@dataclass(frozen=True)
+class TeacherFirst(Apart):
+    """With a guider that is trained first."""
+
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+
+
+@dataclass(frozen=True)
+class Advised(TeacherFirst):
+    """ADVISOR with a teacher that is trained first."""
+
+    advice: AdviceSettings = field(default_factory=AdviceSettings)
+
+
+@dataclass(frozen=True)
+class AdvisedTogether(Apart):
+    """ADVISOR with a guider that is trained along."""
+
+    advice: AdviceSettings = field(default_factory=AdviceSettings)
+
+
+DEFAULTS = {
+    "gpo-naive": Apart(),
+    "gpo-penalty": Penalised(),
+    "gpo-clip": Clipped(),
+    "gpo-clip-supervised": ClippedSupervised(),
+    "gpo-ablation": Penalised(),
+    "ppo": Plain(),
+    "ppo-asym": Plain(),
+    "ppo-bc": Guided(),
+    "a2d": Guided(),
+    "advisor-co": AdvisedTogether(),
+    "advisor": Advised(),
+    "dagger": TeacherFirst(),
+    "bc": TeacherFirst(),
+    "elf": TeacherFirst(),
+}

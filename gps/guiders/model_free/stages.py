@@ -1,0 +1,72 @@
+"""What an update of a model-free method does, in which order, and over sequences of which length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gps.guiders.model_free.methods import Method
+from gps.guiders.model_free.settings import PpoSettings
+
+Terms = tuple[str, ...]  # of a loss; see `gps.guiders.model_free.losses.Objective.total`
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some updates in a row that do the same."""
+
+    acts: str  # "guider", "learner" or "halves"
+    phases: tuple[Terms, ...]  # minimised one after the other, each for all epochs
+    critic: str  # whose advantages the policy gradients take; "" where there is none
+
+
+TEACHER_FIRST = Stage("guider", (("improve", "teacher_critic"),), "teacher_critic")
+
+
+def window_length(memory: int, ppo: PpoSettings) -> int:
+    """Length of the sequences that gradients are taken over.
+
+    Errors:
+        ValueError where unroll, window, environments and minibatches do not fit each other.
+    """
+    if ppo.window and not memory:
+        raise ValueError(
+            f"guider.ppo.window = {ppo.window} is for networks with a memory: set guider.network.memory, or take "
+            "window = 0"
+        )
+    window = (ppo.window or ppo.unroll) if memory else 1
+    if ppo.unroll % window:
+        raise ValueError(
+            f"guider.ppo.unroll = {ppo.unroll} is no multiple of guider.ppo.window = {window}: take one of "
+            f"{_divisors(ppo.unroll)} for the window"
+        )
+    sequences = ppo.environments * ppo.unroll // window
+    if sequences % ppo.minibatches:
+        parts = f"{ppo.environments} environments x {ppo.unroll} steps in sequences of {window}"
+        raise ValueError(
+            f"guider.ppo.minibatches = {ppo.minibatches} does not divide the {sequences} sequences of an update "
+            f"({parts}): take one of {_divisors(sequences)}"
+        )
+    return window
+
+
+def _divisors(number: int) -> str:
+    """Those of a number, with those in the middle left out where there are many."""
+    found = [str(i) for i in range(1, number + 1) if number % i == 0]
+    return ", ".join(found if len(found) < 12 else [*found[:8], "...", found[-1]])
+
+
+def main_stage(method: Method) -> Stage:
+    """What a method does, once a teacher that is trained first is trained."""
+    critics = tuple(critic for critic in method.critics if critic != "teacher_critic")
+    improve = ("improve",) if method.guider == "improved" else ()
+    if method.pull == "backtrack":
+        return Stage(method.acts, ((*improve, *critics), ("teach",)), "critic")
+    terms = [
+        *improve,
+        *(("teach",) if method.taught else ()),
+        *(("pull_back",) if method.pull else ()),
+        *(("follow",) if method.follows else ()),
+        *(("imitate",) if "imitator" in method.roles else ()),
+        *critics,
+    ]
+    return Stage(method.acts, (tuple(terms),), "critic" if "critic" in critics else "")

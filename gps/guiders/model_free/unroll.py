@@ -1,0 +1,162 @@
+"""What model-free guiders collect: unrolls of many environments side by side, and the advantages made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from gps.guiders.model_free.roles import Observations, Roles
+from gps.pytrees import select
+from gps.tasks.task import Environment, State, diverged
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Running:
+    """N environments between two unrolls."""
+
+    states: State  # leading N
+    first: Bool[Array, " N"]  # the next step is the first of an episode
+    returns: Float[Array, " N"]  # of each episode so far
+    memories: dict[str, Float[Array, "N H"]]  # of policies and critics
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Unroll:
+    """L steps of N environments. A step that diverged ends its episode with reward 0."""
+
+    obs: Observations  # L N ..., before each step
+    final: Observations  # L N ..., after it, before any reset
+    first: Bool[Array, "L N"]
+    action: Array  # raw, L N (nu)
+    log_prob: Float[Array, "L N"]  # of the policy that acted
+    reward: Float[Array, "L N"]
+    done: Bool[Array, "L N"]
+    truncated: Bool[Array, "L N"]  # done by the time limit alone
+    returned: Float[Array, "L N"]  # return of the episode that ended with this step, NaN where none did
+    diverged: Bool[Array, "L N"]
+
+
+def collect(
+    task: Environment,
+    roles: Roles,
+    acting: tuple[str, ...],
+    who: Array,
+    policy: tuple[dict[str, Any], dict[str, Any]],
+    running: Running,
+    key: PRNGKeyArray,
+    length: int,
+) -> tuple[Running, Unroll]:
+    """Let each of N environments be acted in for `length` steps; episodes that end begin anew.
+
+    Args:
+        acting: the roles that may act.
+        who: (N) which of them does, in each environment.
+        policy: parameters and normalisers.
+
+    Returns:
+        Where the environments are afterwards (memories of roles that did not act are as before), and the unroll.
+    """
+    params, normalizers = policy
+    drawing, resetting = jax.random.split(key)
+    noise = roles.distribution.noise(drawing, (length, len(who)))
+    reset, step = jax.vmap(task.reset), jax.vmap(task.step)
+
+    def turn(carry: Running, inputs):
+        noise, key = inputs
+        seen = jax.tree.map(lambda x: x[None], roles.normalized(normalizers, carry.states.obs))
+        outputs = {role: roles.act(params, role, carry.memories[role], seen, carry.first[None]) for role in acting}
+        z: Array = outputs[acting[0]][1][0]
+        for i, role in enumerate(acting[1:], start=1):
+            z = jnp.where((who == i)[:, None], outputs[role][1][0], z)
+        memories = {**carry.memories, **{role: outputs[role][0][0] for role in acting}}
+        action = roles.distribution.sample(z, noise)
+        after = step(carry.states, roles.distribution.environment(action))
+
+        sound = ~jax.vmap(diverged)(after)
+        done = (after.done > 0) | ~sound
+        reward = jnp.where(sound, after.reward, 0.0)
+        returns = carry.returns + reward
+        final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), after.obs)
+
+        def renew():
+            return select(done, reset(jax.random.split(key, len(who))), after)
+
+        unroll = Unroll(
+            obs=carry.states.obs,
+            final=final,
+            first=carry.first,
+            action=action,
+            log_prob=roles.distribution.log_prob(z, action),
+            reward=reward,
+            done=done,
+            truncated=done & sound & (after.info["truncation"] > 0),
+            returned=jnp.where(done, returns, jnp.nan),
+            diverged=~sound,
+        )
+        states = jax.lax.cond(done.any(), renew, lambda: after)
+        return Running(states, done, jnp.where(done, 0.0, returns), memories), unroll
+
+    return jax.lax.scan(turn, running, (noise, jax.random.split(resetting, length)))
+
+
+def advantages(
+    rewards: Float[Array, "L N"],
+    values: Float[Array, "L N"],
+    finals: Float[Array, "L N"],
+    done: Bool[Array, "L N"],
+    truncated: Bool[Array, "L N"],
+    discount: float,
+    trace: float,
+) -> Float[Array, "L N"]:
+    """Generalised advantage estimates; an episode that the time limit cut goes on in the value of its last state.
+
+    Args:
+        values: of the state before each step.
+        finals: of the state after it, before any reset; read where it was truncated and at the end of the unroll.
+
+    Source:
+        Schulman et al., "High-dimensional continuous control using generalized advantage estimation", ICLR 2016;
+        Pardo et al., "Time limits in reinforcement learning", ICML 2018.
+    """
+    following = jnp.concatenate([values[1:], finals[-1:]])
+    at_end: Array = jnp.where(truncated, finals, 0.0)
+    following = jnp.where(done, at_end, following)
+    errors = rewards + discount * following - values
+
+    def back(advantage: Array, inputs):
+        error, done = inputs
+        kept: Array = jnp.where(done, 0.0, advantage)
+        advantage = error + discount * trace * kept
+        return advantage, advantage
+
+    return jax.lax.scan(back, jnp.zeros(values.shape[1:]), (errors, done), reverse=True)[1]
+
+
+def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"], seen_after, needed) -> Array:
+    """Values (L N) of the states after each step, as far as `advantages` reads them.
+
+    Args:
+        memories: of the critic after each step.
+        seen_after: what is seen of these states, normalised.
+        needed: where they are read, besides the last step.
+    """
+
+    def value(memories, seen):
+        """Of every state with the memory that came to it: each is the second step of a sequence of its own."""
+        L, N = memories.shape[:2]
+        flat = jax.tree.map(lambda x: x.reshape(1, L * N, -1), seen)
+        _, values = roles.judge(params, critic, memories.reshape(L * N, -1), flat, jnp.zeros((1, L * N), bool))
+        return values.reshape(L, N)
+
+    last = jax.tree.map(lambda x: x[-1:], (memories, seen_after))
+    return jax.lax.cond(
+        needed.any(),
+        lambda: value(memories, seen_after),
+        lambda: jnp.broadcast_to(value(*last), needed.shape),
+    )

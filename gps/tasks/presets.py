@@ -1,0 +1,120 @@
+"""What model-free guiders take as defaults on each task: tables of settings over their own defaults.
+
+A table, or a key of it, counts for the guiders that have it; what is under "methods" for the guider of that name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gps.settings import to_dict
+
+Tables = dict[str, Any]  # "run", "guider" and "methods"
+
+REACHING: Tables = {
+    "run": {"iterations": 60, "checkpoint_every": 10},
+    "guider": {
+        "network": {"distribution": "gaussian"},  # and the default widths: the same learner as BADMM's
+        "ppo": {"environments": 64, "unroll": 50, "updates": 4, "learning_rate": 1e-3, "entropy": 0.0},
+        "teacher": {"updates": 80},
+    },
+}
+
+# One gradient step an update: with many, a guider is thrown far by what it has just seen, and the forward KL projects
+# a far guider onto a learner that is worse (see gps.guiders.model_free.tabular).
+DOORS: Tables = {
+    "run": {"iterations": 25, "checkpoint_every": 25},
+    "guider": {
+        "ppo": {
+            "environments": 128,
+            "unroll": 8,
+            "updates": 20,
+            "epochs": 1,
+            "minibatches": 1,
+            "learning_rate": 1e-2,
+            "entropy": 1e-3,
+        },
+        "penalty": {"start": 1.0},  # with one step an update, alpha has few occasions to grow
+        "teacher": {"updates": 200},
+    },
+    "methods": {
+        # it forgets in each update what its guider knew, so that a large step is all that it ever sees
+        "gpo-naive": {"ppo": {"learning_rate": 3e-3}},
+        # Where guiders of both tigers are at the ends of their region, their mean is what the learner does already: it
+        # stalls with the forward KL. The reverse KL takes the mean of logits, which goes on.
+        "gpo-clip-supervised": {"imitation": {"kl": "reverse", "shared": False}, "region": {"size": 0.05}},
+    },
+}
+
+# Unroll, epochs, discount and clipping as the GPO authors have them with memory; more environments, a larger step and a
+# looser region (theirs: ratio 1.5), for fewer samples.
+MEMORY: Tables = {
+    "run": {"iterations": 30, "checkpoint_every": 10},
+    "guider": {
+        "network": {"hidden": [64], "memory": 64},
+        "ppo": {"environments": 64, "unroll": 128, "updates": 4, "minibatches": 4, "learning_rate": 1e-3},
+        # What has to be remembered is all that the guider knows better: a learner that remembers can follow it far.
+        "imitation": {"shared": False},
+        "region": {"form": "ratio", "size": 10.0},
+        "follow": {"weight": 0.3},
+        "teacher": {"updates": 40},
+    },
+}
+
+
+def locomotion(
+    reward_scale: float = 1.0, discount: float = 0.99, delta: float = 0.1, follow: float = 2.0, entropy: float = 0.01
+) -> Tables:
+    """The numbers of one Brax task in the GPO paper; its batches (2048 environments) are for a GPU.
+
+    Unrolls are longer here than in the paper (5 or 20 steps), since each unroll of ours is one update and the paper's
+    code joins up to 32 of them.
+
+    Args:
+        delta: size of the region of GPO-clip.
+        follow: weight of the learner's own policy gradient.
+    """
+    return {
+        "run": {"iterations": 50, "evaluate_every": 5, "checkpoint_every": 10},
+        "guider": {
+            "network": {"hidden": [128, 128], "activation": "silu"},
+            "ppo": {
+                "environments": 256,
+                "unroll": 20,
+                "updates": 4,
+                "minibatches": 16,
+                "gradient_norm": 1.0,
+                "clip": 0.3,
+                "reward_scale": reward_scale,
+                "discount": discount,
+                "entropy": entropy,
+            },
+            "region": {"size": delta},
+            "follow": {"weight": follow},
+            "teacher": {"updates": 80},
+        },
+    }
+
+
+BRAX: dict[str, Tables] = {
+    "brax-ant": locomotion(reward_scale=0.1, discount=0.97, delta=0.3),
+    "brax-half-cheetah": locomotion(entropy=0.001),
+    "brax-humanoid": locomotion(reward_scale=0.1),
+    "brax-humanoid-standup": locomotion(reward_scale=0.1, delta=0.3, follow=3.0),
+    # the paper: reward_scale 1, follow 0
+    "brax-inverted-double-pendulum": locomotion(reward_scale=0.1, discount=0.997),
+    "brax-swimmer": locomotion(discount=0.997, delta=0.3, follow=3.0),
+    "brax-walker2d": locomotion(),
+}
+
+
+def of(preset: Tables, guider: str, defaults: Any) -> Tables:
+    """The tables "run" and "guider" of a preset, as far as a guider with these defaults has them."""
+    has = {name: getattr(defaults, name) for name in preset.get("guider", {}) if hasattr(defaults, name)}
+    known = {
+        name: {key: value for key, value in preset["guider"][name].items() if key in to_dict(table)}
+        for name, table in has.items()
+    }
+    for name, table in preset.get("methods", {}).get(guider, {}).items():
+        known[name] = {**known.get(name, {}), **table}
+    return {"run": dict(preset.get("run", {})), "guider": known}

@@ -1,0 +1,370 @@
+"""Checkpoints: exact, crash-safe, and never silent about damage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gps.runs.checkpoints import CheckpointError, Checkpoints
+
+
+class Learner(NamedTuple):
+    weights: tuple
+    count: object
+
+
+def state_of(step: int) -> dict:
+    """A state with every kind of leaf, a function of the step alone."""
+    rng = np.random.default_rng(step)
+    odd = np.array([0x7FC12345, 0xFF800001, 0x80000000, 0x00000001], np.uint32).view(np.float32)  # NaNs, -0, denormal
+    return {
+        "learner": Learner(
+            (jnp.asarray(rng.normal(size=(3, 5)).astype(np.float32)), jnp.asarray(odd)),
+            jnp.int32(step),
+        ),
+        "key": jax.random.key_data(jax.random.key(step)),
+        "mask": jnp.asarray(rng.random(7) < 0.5),
+        "half": jnp.asarray(rng.normal(size=4), jnp.bfloat16),
+        "host": {"x": rng.normal(size=(2, 3)), "0-d": np.array(step, np.int64), "scalar": np.float32(0.1) * step},
+        "empty": (np.zeros((0, 3), np.float32), None),
+        "plain": [step, 0.1 * step, step % 2 == 0],
+        "a/b.c['d']": jnp.full(2000, step, jnp.uint32),
+    }
+
+
+def assert_same(left, right):
+    """Equal in structure, in the types of the leaves, in dtype, in shape, and in every bit."""
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert type(a) is type(b)
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+def saved(folder: Path, steps=(1, 2), keep=3) -> Checkpoints:
+    checkpoints = Checkpoints(folder, keep)
+    for step in steps:
+        checkpoints.save(step, state_of(step), {"step": step})
+    return checkpoints
+
+
+def files_of(place: Path) -> list[Path]:
+    return sorted(path for path in place.rglob("*") if path.is_file())
+
+
+def flip(file: Path, position: int = -1):
+    data = bytearray(file.read_bytes())
+    data[position] ^= 0x10
+    file.write_bytes(data)
+
+
+def test_restored_is_what_was_saved_bit_for_bit(tmp_path):
+    meta = {"iteration": 7, "best": 0.1, "names": ["a", "b"], "none": None, "nested": {"ü": [1.5]}}
+    checkpoints = Checkpoints(tmp_path / "made" / "here")
+    checkpoints.save(7, state_of(7), meta)
+    restored = Checkpoints(tmp_path / "made" / "here").restore(state_of(0))
+    assert (restored.step, restored.meta, restored.skipped) == (7, meta, [])
+    assert_same(restored.state, state_of(7))
+
+
+def test_like_may_be_shapes_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    state = {"w": jnp.arange(6.0).reshape(2, 3), "s": jnp.float32(2)}
+    checkpoints.save(0, state, {})
+    assert_same(checkpoints.restore(jax.eval_shape(lambda: state)).state, state)
+
+
+def test_a_state_without_elements_is_a_state(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, state in enumerate([{"a": np.zeros((2, 0), np.int32)}, {}, (None, [])]):
+        checkpoints.save(step, state, {"step": step})
+        assert_same(checkpoints.restore(state).state, state)
+
+
+def test_no_checkpoint_is_no_error(tmp_path):
+    assert Checkpoints(tmp_path / "none").restore(state_of(0)) is None
+    assert Checkpoints(tmp_path / "none").steps() == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_newest_keep_stay(tmp_path):
+    checkpoints = saved(tmp_path, steps=(1, 5, 3, 99999999, 100000000), keep=2)
+    assert checkpoints.steps() == [99999999, 100000000]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["100000000", "99999999"]
+    assert checkpoints.restore(state_of(0)).step == 100000000
+
+
+def test_damage_to_any_file_is_found_named_and_passed_over(tmp_path):
+    saved(tmp_path / "sound")
+    names = [file.relative_to(tmp_path / "sound") for file in files_of(tmp_path / "sound" / "00000002")]
+    assert any(name.name == "record.json" for name in names)
+    assert any("ocdbt" in str(name) for name in names)
+    for name in names:
+        for kind in ("first byte", "last byte", "half", "nothing", "missing"):
+            shutil.rmtree(tmp_path / "hurt", ignore_errors=True)
+            shutil.copytree(tmp_path / "sound", tmp_path / "hurt")
+            file = tmp_path / "hurt" / name
+            data = file.read_bytes()
+            if kind.endswith("byte"):
+                if not data:
+                    continue
+                flip(file, 0 if kind == "first byte" else -1)
+            elif kind == "missing":
+                file.unlink()
+            elif data:
+                file.write_bytes(data[: len(data) // 2] if kind == "half" else b"")
+            else:
+                continue
+            restored = Checkpoints(tmp_path / "hurt").restore(state_of(0))
+            assert restored.step == 1, (name, kind)
+            assert restored.meta == {"step": 1}
+            assert_same(restored.state, state_of(1))
+            assert [damage.path for damage in restored.skipped] == [file]
+            reason = restored.skipped[0].reason
+            assert "missing" in reason if kind == "missing" else "changed" in reason
+            assert (tmp_path / "hurt" / "00000002").is_dir()  # what is left of it stays
+
+
+def test_the_newest_that_is_whole_is_found_without_its_arrays(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, steps=(1, 2, 3))
+    monkeypatch.setattr("gps.runs.checkpoints._load", None)
+    assert checkpoints.newest() == checkpoints.newest(state_of(0)) == 3
+    with pytest.raises(CheckpointError, match="00000003 holds a state of another structure"):
+        checkpoints.newest({"w": np.zeros(1)})
+    flip(files_of(tmp_path / "00000003" / "arrays")[0])
+    assert checkpoints.newest() == 2
+    for place in ("00000001", "00000002"):
+        (tmp_path / place / "record.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole:\n.*00000003.*\n.*00000002.*\n.*00000001.*"):
+        checkpoints.newest()
+    assert Checkpoints(tmp_path / "none").newest() is None
+
+
+def test_every_bit_of_the_record_counts(tmp_path):
+    checkpoints = saved(tmp_path)
+    file = tmp_path / "00000002" / "record.json"
+    sound = file.read_bytes()
+    for position in range(0, len(sound), 11):
+        flip(file, position)
+        restored = checkpoints.restore(state_of(0))
+        if sound[position : position + 1].isspace() and restored.step == 2:
+            assert_same(restored.state, state_of(2))  # one white character for another says the same
+        else:
+            assert (restored.step, restored.skipped[0].path) == (1, file), position
+        file.write_bytes(sound)
+
+
+def test_a_checkpoint_under_another_name_is_not_taken_for_that_step(tmp_path):
+    checkpoints = saved(tmp_path)
+    (tmp_path / "00000002").rename(tmp_path / "00000009")
+    restored = checkpoints.restore(state_of(0))
+    assert restored.step == 1
+    assert restored.skipped[0].path == tmp_path / "00000009" / "record.json"
+
+
+def test_arrays_that_are_not_those_of_the_record_are_found(tmp_path):
+    """The sums of the files are right here, so only the sum over the arrays can tell."""
+    checkpoints = saved(tmp_path)
+    arrays, file = tmp_path / "00000002" / "arrays", tmp_path / "00000002" / "record.json"
+    shutil.rmtree(arrays)
+    shutil.copytree(tmp_path / "00000001" / "arrays", arrays)
+    record = json.loads(file.read_text())
+    record["files"] = {
+        str(path.relative_to(arrays.parent)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files_of(arrays)
+    }
+    text = json.dumps([record["content"], record["files"]], sort_keys=True)
+    file.write_text(json.dumps(record | {"sha256": hashlib.sha256(text.encode()).hexdigest()}))
+    restored = checkpoints.restore(state_of(0))
+    assert (restored.step, restored.skipped[0].path) == (1, arrays)
+    assert "other arrays" in restored.skipped[0].reason
+
+
+def test_all_damaged_is_an_error_that_lists_all(tmp_path):
+    checkpoints = saved(tmp_path)
+    (tmp_path / "00000001" / "record.json").unlink()
+    shutil.rmtree(tmp_path / "00000002" / "arrays")
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.restore(state_of(0))
+    assert f"{tmp_path / '00000001' / 'record.json'}: is missing" in str(error.value)
+    assert f"{tmp_path / '00000002' / 'arrays'}" in str(error.value)
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_a_state_of_another_structure_is_an_error_that_names_the_leaves(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(0, {"w": np.zeros((2, 3), np.float32), "old": np.zeros(1)}, {})
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.restore({"w": np.zeros((3, 2), np.float32), "new": np.zeros(1)})
+    assert "'['w']': saved float32[2,3], wanted float32[3,2]" in str(error.value)
+    assert "'['old']': saved float64[1], wanted nothing" in str(error.value)
+    assert "'['new']': saved nothing, wanted float64[1]" in str(error.value)
+
+
+def test_a_damaged_step_is_saved_again_and_its_remains_are_kept(tmp_path):
+    checkpoints = saved(tmp_path)
+    for again in ("damaged-2", "damaged-2-2"):
+        files_of(tmp_path / "00000002" / "arrays")[-1].unlink()
+        hurt = [file.relative_to(tmp_path / "00000002") for file in files_of(tmp_path / "00000002")]
+        checkpoints.save(2, state_of(2), {"step": 2})
+        assert [file.relative_to(tmp_path / again) for file in files_of(tmp_path / again)] == hurt
+        restored = checkpoints.restore(state_of(0))
+        assert (restored.step, restored.skipped) == (2, [])
+        assert_same(restored.state, state_of(2))
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_saving_a_whole_step_again_does_nothing_or_keeps_the_other(tmp_path):
+    checkpoints = saved(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in files_of(tmp_path)}
+    checkpoints.save(2, state_of(2), {"step": 2})
+    assert {file: file.stat().st_mtime_ns for file in files_of(tmp_path)} == before
+    checkpoints.save(2, state_of(3), {"step": 2})
+    assert_same(checkpoints.restore(state_of(0)).state, state_of(3))
+    (tmp_path / "00000002").rename(tmp_path / "away")
+    (tmp_path / "replaced-2").rename(tmp_path / "00000002")
+    assert_same(checkpoints.restore(state_of(0)).state, state_of(2))
+
+
+def test_damaged_checkpoints_do_not_count_among_those_to_keep(tmp_path):
+    checkpoints = saved(tmp_path, steps=(1, 2, 3), keep=2)
+    assert checkpoints.steps() == [2, 3]
+    flip(files_of(tmp_path / "00000003" / "arrays")[-1])
+    checkpoints.save(4, state_of(4), {})
+    assert checkpoints.steps() == [2, 3, 4]  # 2 and 4 are the whole ones
+    checkpoints.save(5, state_of(5), {})
+    assert checkpoints.steps() == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("state", "meta", "error", "message"),
+    [
+        ({"key": jax.random.key(0)}, {}, CheckpointError, r"\['key'\].*random key"),
+        ({"a": object()}, {}, CheckpointError, r"\['a'\].*object"),
+        ({"a": "text"}, {}, CheckpointError, r"\['a'\].*str"),
+        ({"a": np.zeros(1)}, {"x": object()}, TypeError, "JSON"),
+    ],
+)
+def test_what_cannot_be_saved_is_an_error_before_anything_is_written(tmp_path, state, meta, error, message):
+    checkpoints = saved(tmp_path, steps=(1,))
+    with pytest.raises(error, match=message):
+        checkpoints.save(2, state, meta)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_impossible_settings_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="keep must be at least 1, not 0"):
+        Checkpoints(tmp_path, keep=0)
+    with pytest.raises(ValueError, match="0 or more, not -1"):
+        Checkpoints(tmp_path).save(-1, {"a": np.zeros(1)}, {})
+
+
+def test_a_process_that_dies_anywhere_in_a_save_loses_no_checkpoint(tmp_path, monkeypatch):
+    """Save step 3 over damaged remains with a death before each of its changes to the folder in turn."""
+
+    class Killed(BaseException):
+        pass
+
+    saved(tmp_path / "before", steps=(1, 2, 3))
+    flip(files_of(tmp_path / "before" / "00000003" / "arrays")[0], 0)
+    folder, deaths = tmp_path / "folder", 0
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "before", folder)
+        left = deaths
+
+        def count(real):
+            def counted(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                return real(*args, **kwargs)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", count(shutil.rmtree))
+            for name in ("rename", "write_text", "mkdir"):
+                patch.setattr(Path, name, count(getattr(Path, name)))
+            try:
+                Checkpoints(folder, keep=2).save(3, state_of(3), {})
+                break
+            except Killed:
+                deaths += 1
+        restored = Checkpoints(folder).restore(state_of(0))
+        assert restored.step in (2, 3)
+        assert_same(restored.state, state_of(restored.step))
+        saved(folder, steps=(3,))
+        assert Checkpoints(folder).restore(state_of(0)).step == 3
+        assert not list(folder.glob("tmp-*"))
+    # mkdir of the folder and of the draft, the record, two renames of step 3, rename and deletion of step 1
+    assert deaths >= 7
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from test_checkpoints import Checkpoints, state_of
+checkpoints = Checkpoints(sys.argv[1], keep=2)
+restored = checkpoints.restore(state_of(0))
+step = restored.step if restored else 0
+while True:
+    step += 1
+    checkpoints.save(step, state_of(step), {"step": step})
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_in_the_middle_of_repeated_saves_leaves_a_whole_checkpoint(tmp_path):
+    delays = random.Random(0)
+    torn = 0
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+        )
+        try:
+            reported = int(child.stdout.readline())
+            time.sleep(delays.uniform(0.0, 0.15))
+        finally:
+            child.kill()
+            rest = child.communicate()[0].splitlines()
+        reported = int(rest[-1]) if rest else reported
+        torn += bool(list(tmp_path.glob("tmp-*")))
+        restored = Checkpoints(tmp_path).restore(state_of(0))
+        assert restored.step in (reported, reported + 1)  # a save may be whole before the child can say so
+        assert (restored.meta, restored.skipped) == ({"step": restored.step}, [])
+        assert_same(restored.state, state_of(restored.step))
+    assert torn  # else no kill hit a save, and the test showed nothing
+
+
+def test_nothing_is_printed(tmp_path):
+    """Nor by orbax; in a process of its own, because pytest takes the log for itself."""
+    code = f"""
+import absl.logging
+absl.logging.set_verbosity("info")  # as chatty as a user may have made it
+from pathlib import Path
+from test_checkpoints import Checkpoints, saved, state_of
+checkpoints = saved(Path({str(tmp_path)!r}))
+files = [p for p in Path({str(tmp_path)!r}, "00000002").rglob("*") if p.is_file()]
+for file in files:
+    data = file.read_bytes()
+    file.write_bytes(data[:-1])
+    assert checkpoints.restore(state_of(0)).step == (1 if data else 2)
+    file.write_bytes(data)
+checkpoints.save(3, state_of(3), {{}})
+assert checkpoints.restore(state_of(0)).step == 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

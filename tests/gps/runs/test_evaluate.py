@@ -1,0 +1,65 @@
+"""Evaluations in episodes of an environment's own: what counts in a return, and what an episode that diverges gives."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.toys import Clock
+
+from gps.runs.evaluate import evaluate_episodes, returns
+from gps.tasks.doors.tiger import LISTEN, TigerDoor, TigerDoorSettings
+from policies.distributions import Categorical
+from policies.network import Network, NetworkPolicy
+from policies.normalize import Normalizer
+
+
+class Still:
+    """A policy that does nothing."""
+
+    def start_memory(self):
+        return jnp.zeros(0)
+
+    def noise(self, key, shape):
+        return jnp.zeros((*shape, 2))
+
+    def act(self, memory, o, noise):
+        return memory, jnp.zeros(2)
+
+
+@pytest.mark.parametrize("how", ["", "dark", "told"])
+def test_an_episode_that_diverges_has_no_return(how):
+    """Whether its reward or its observation is NaN, or it ends with a reward of zero and says what happened."""
+    task, keys = Clock(ends=(0, 1, 2), how=how), jax.random.split(jax.random.key(2), 64)
+    found, steps = jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)
+    start = jax.vmap(lambda key: task.reset(jax.random.split(key)[0]))(keys).data
+    length, end = np.asarray(start["length"]), np.asarray(start["end"])
+    assert set(end) == {0, 1, 2}
+    np.testing.assert_allclose(found, np.where(end == 2, np.nan, length * (length + 1) / 2))  # 1 + 2 + .. + length
+    np.testing.assert_array_equal(np.asarray(steps)[end != 2], length[end != 2])
+
+
+def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end():
+    """At the tiger's doors every return and length is known: a policy that listens first, for certain or mostly."""
+    network = Network(hidden=(4,), outputs=3)
+    params = jax.tree.map(jnp.zeros_like, network.start(jax.random.key(0), 3))
+    layers = params["params"]
+    # hidden units 1 and 2 light up where the tiger was heard on the left and on the right
+    layers["Dense_0"]["kernel"] = jnp.asarray([[0.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]])
+    layers["head"]["kernel"] = jnp.asarray([[0.0, 0, 0], [0, 9, -3], [9, 0, -3], [0, 0, 0]])
+    layers["head"]["bias"] = jnp.asarray([0.0, 0.0, 1.0])
+    policy = NetworkPolicy(network, Categorical(3), (0, 0), params, Normalizer.start(3))
+    task = TigerDoor(TigerDoorSettings(listen_cost=0.2))
+    episodes = jax.jit(lambda key: evaluate_episodes(task, policy, key))(jax.random.key(1))
+    np.testing.assert_allclose(episodes.returned, 0.8, rtol=1e-6)
+    np.testing.assert_array_equal(episodes.length, 2.0)
+    p = np.exp([0.0, 0.0, 1.0]) / np.exp([0.0, 0.0, 1.0]).sum()
+    # once heard, the logits of the right door, the wrong one and listening again are 9, 0 and -2
+    right, _, again = np.exp([9.0, 0.0, -2.0]) / np.exp([9.0, 0.0, -2.0]).sum()
+    expected = (p[0] + p[1]) * 0.5 + p[LISTEN] * (-0.2 + right - 0.2 * again)
+    assert float(episodes.returned_sampled.mean()) == pytest.approx(expected, abs=4 * 0.5 / 64)
+    scores = episodes.scores(task)
+    assert scores["learner_return"] == pytest.approx(0.8, rel=1e-6)
+    assert scores["learner_return_sampled"] == pytest.approx(expected, abs=4 * 0.5 / 64)
+    assert scores["episode_length"] == 2.0

@@ -1,0 +1,283 @@
+"""The progress display: plain lines without a terminal, one live table on one."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gps.runs.progress import RETURN_COLUMNS, Clock, Column, Progress, count, short, span
+
+
+def row_of(iteration: int) -> dict:
+    return {
+        "iteration": iteration,
+        "cost": jnp.float32(12.5),
+        "cost_per_condition": np.array([9.0, 16.0, 12.5]),
+        "kl_ratio": 0.987,
+        "lambda_norm": np.float64(0.0123),
+        "nu": 1e-5,
+        "learner_error": 0.5,
+        "train_cm": 1.25,
+        "test_cm": 2.5,
+        "steps": 12800,
+        "seconds": 2.34,
+        "unshown": 1,
+    }
+
+
+def lines_of(rows, notes=(), total=3, **options) -> list[str]:
+    stream = io.StringIO()
+    with Progress(total, "reacher with badmm", stream, **options) as progress:
+        for note in notes:
+            progress.note(note)
+        for row in rows:
+            progress.update(row)
+    return stream.getvalue().splitlines()
+
+
+def test_without_a_terminal_each_iteration_is_one_plain_line():
+    lines = lines_of([row_of(0), row_of(1)], notes=["checkpoint 12 damaged [a/b], resuming from 11"])
+    assert lines[0] == "reacher with badmm: 3 iterations"
+    assert lines[1] == "note: checkpoint 12 damaged [a/b], resuming from 11"
+    assert lines[2] == (
+        "iter 0  cost 12.5  min..max 9.00..16.0  KL/lim 0.99  |lambda| 0.0123  nu 1.0e-05  learner 0.500"
+        "  train 1.25 cm  test 2.50 cm  steps 12.8k  time 2.3 s  left 0:00:00"
+    )
+    assert lines[3].startswith("iter 1  cost 12.5")
+    assert len(lines) == 4
+
+
+def test_lines_are_there_at_once():
+    """Whoever follows a log file sees an iteration when it is done, not when a buffer is full."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)  # a line that is not there is an error, not an endless wait
+    with os.fdopen(write, "w") as stream, Progress(3, "t", stream, columns=[Column("iteration", "iter", ".0f")]) as p:
+        p.update({"iteration": 0})
+        assert os.read(read, 1000) == b"t: 3 iterations\niter 0  left 0:00:00\n"
+    os.close(read)
+
+
+def test_missing_and_odd_values_do_not_end_a_run():
+    row = {
+        "iteration": None,
+        "cost": float("nan"),
+        "cost_per_condition": 3.0,
+        "kl_ratio": "kept",
+        "nu": [1],
+        "steps": -0.0,
+    }
+    line = lines_of([row])[1]
+    assert line.startswith("iter -  cost nan  min..max 3.0  KL/lim kept  |lambda| -  nu [1]  learner -  train - cm")
+    assert lines_of([{}])[1].count(" -") == 11
+
+
+def test_what_has_no_number_while_a_teacher_trains_is_a_dash():
+    nan = float("nan")
+    rows = [{"train_return": nan, "kl_to_learner": nan, "learner_entropy": nan}, {"kl_to_learner": jnp.float32(0.5)}]
+    lines = lines_of(rows, columns=RETURN_COLUMNS)[1:]
+    assert "training nan" in lines[0]  # which is a sign of trouble
+    assert re.search(r"KL - +entropy - ", lines[0])
+    assert "KL 0.500" in lines[1]
+
+
+def test_lines_stay_in_columns():
+    columns = [Column("a", "a", ".1f"), Column("b", "b", ".0f", "cm")]
+    lines = lines_of([{"a": 100.0, "b": 1}, {"a": 1.0, "b": 20}, {"b": 3}], columns=columns)[1:]
+    assert [line.split("  left")[0] for line in lines] == ["a 100.0  b 1 cm", "a   1.0  b 20 cm", "a     -  b  3 cm"]
+
+
+def test_a_resumed_run_says_what_was_done_before():
+    assert lines_of([], total=10, done=4) == ["reacher with badmm: 10 iterations, 4 done before"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (1234.5, "1234"),
+        (99999.4, "99999"),
+        (99999.5, "1.0e+05"),
+        (12.345, "12.3"),
+        (-1.5, "-1.50"),
+        (0.001, "0.00100"),
+        (0.000999, "1.0e-03"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (np.float32(0.25), "0.250"),
+    ],
+)
+def test_short(number, text):
+    assert short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (850, "850"), (12800, "12.8k"), (99_960, "100k"), (1e6, "1.0M"), (3.45e9, "3.5G"), (-2000, "-2.0k")],
+)
+def test_count(number, text):
+    assert count(number) == text
+
+
+def test_span():
+    assert span([3.0, -1.0, 2.0]) == "-1.00..3.00"
+    assert span(jnp.array([5.0])) == "5.00..5.00"
+    assert span([]) == "-"
+
+
+def test_the_time_left_comes_from_the_pace_after_the_first_iteration():
+    """Ends at 100 (compiling), 110, 120, ...: 10 s an iteration, whatever the first one took."""
+    time = [0.0]
+    clock = Clock(20, done=5, now=lambda: time[0])
+    assert clock.left is None
+    assert str(clock) == "5/20  elapsed 0:00:00  left -"
+    time[0] = 100.0
+    clock.tick()
+    assert clock.left == 14 * 100.0  # nothing better is known
+    for end in (110.0, 120.0, 130.0):
+        time[0] = end
+        clock.tick()
+    assert (clock.done, clock.elapsed, clock.left) == (9, 130.0, 11 * 10.0)
+    time[0] = 134.0
+    assert clock.left == 11 * 10.0 - 4.0  # goes on between iterations
+    time[0] = 1130.0
+    assert clock.left == 10 * 10.0  # but the one that runs is not done before it ends
+    assert str(clock) == "9/20  elapsed 0:18:50  left 0:01:40"
+
+
+def test_the_pace_forgets_what_is_long_ago():
+    time = [0.0]
+    clock = Clock(100, now=lambda: time[0])
+    for seconds in [50.0] * 20 + [2.0] * 10:
+        time[0] += seconds
+        clock.tick()
+    assert clock.left == 70 * 2.0
+
+
+def test_progress_outside_of_its_block_is_an_error():
+    progress = Progress(1, "t", io.StringIO())
+    for call in (lambda: progress.update({}), lambda: progress.note("x")):
+        with pytest.raises(RuntimeError, match="outside of its 'with' block"):
+            call()
+    with progress:
+        pass
+    with pytest.raises(RuntimeError, match="outside of its 'with' block"):
+        progress.update({})
+
+
+def test_an_error_in_the_run_is_passed_on():
+    with pytest.raises(KeyError), Progress(1, "t", io.StringIO()):
+        raise KeyError("mine")
+
+
+DEMO = """
+import sys
+sys.path.insert(0, "tests")
+from test_progress import Progress, row_of
+with Progress(14, "reacher with [badmm]") as progress:
+    progress.note("checkpoint 12 damaged [a/b], resuming from 11")
+    for iteration in range(14):
+        row = row_of(iteration)
+        if iteration == 13:
+            row["cost"] = float("nan")
+            del row["nu"]
+            progress.note("controllers kept")
+        progress.update(row)
+    print("printed by others")
+    if sys.argv[1:] == ["die"]:
+        raise SystemExit("died")
+print("rich" in sys.modules)
+"""
+
+
+def on_terminal(columns: int, lines: int, *arguments: str, term: str = "xterm") -> str:
+    """What the demonstration writes to a terminal of this size."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    unset = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    environment = {key: value for key, value in os.environ.items() if key not in unset} | {"TERM": term}
+    child = subprocess.Popen(
+        [sys.executable, "-c", DEMO, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment
+    )
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not chunk:
+            break
+        output += chunk
+    child.wait(timeout=30)
+    os.close(master)
+    return output.decode()
+
+
+def last_screen(output: str) -> list[str]:
+    """The last frame of the display and what follows, without control sequences."""
+    frame = output[output.rindex("\x1b[1mreacher") :]
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).replace("\r", "").split("\n")]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_the_last_ten_rows_within_its_width(columns):
+    output = on_terminal(columns, 40)
+    screen = last_screen(output)
+    assert screen[0] == "reacher with [badmm]"
+    assert screen[1].split()[0] == "iter"
+    assert screen[1].split()[-1] == "time"
+    assert screen[2].split() == ["cm", "cm", "s"]
+    cells = [line.split() for line in screen[3:13]]
+    assert [line[0] for line in cells] == [str(iteration) for iteration in range(4, 14)]
+    middle = ["9.00..16.0", "0.99", "0.0123"]
+    assert cells[0] == ["4", "12.5", *middle, "1.0e-05", "0.500", "1.25", "2.50", "12.8k", "2.3"]
+    assert cells[9] == ["13", "nan", *middle, "-", "0.500", "1.25", "2.50", "12.8k", "2.3"]
+    assert re.search(r"14/14  elapsed 0:00:\d\d  left 0:00:00$", screen[13])
+    assert screen[14] == "True"  # rich is there, and the display is over
+    assert max(map(len, screen)) <= columns
+    assert len(screen[1]) == {80: 74, 120: 94}[columns]  # gaps of one and of three characters
+    assert output.endswith("True\r\n")
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_notes_and_other_prints_stand_above_the_display():
+    output = on_terminal(80, 40)
+    for message in ("checkpoint 12 damaged [a/b], resuming from 11", "controllers kept", "printed by others"):
+        assert output.count(message) == 1
+        assert output.index(message) < output.rindex("\x1b[1mreacher")
+
+
+def test_a_narrow_and_low_terminal_shows_fewer_columns_and_rows_but_whole_numbers():
+    screen = last_screen(on_terminal(43, 10))
+    assert screen[1].split() == ["iter", "cost", "min..max", "KL/lim", "|lambda|"]
+    assert [line.split() for line in screen[3:7]] == [
+        [str(iteration), "nan" if iteration == 13 else "12.5", "9.00..16.0", "0.99", "0.0123"]
+        for iteration in range(10, 14)
+    ]
+    assert re.search(r"14/14  elapsed 0:00:\d\d  left 0:00:00$", screen[7])
+    assert max(map(len, screen)) <= 43
+
+
+def test_the_cursor_comes_back_when_a_run_dies():
+    output = on_terminal(80, 40, "die")
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
+    assert output.endswith("died\r\n")
+
+
+def test_a_dumb_terminal_gets_plain_lines_and_rich_is_not_imported():
+    output = on_terminal(80, 40, term="dumb").replace("\r", "")
+    assert "\x1b" not in output
+    assert output.startswith("reacher with [badmm]: 14 iterations\nnote: checkpoint 12 damaged")
+    assert output.count("\niter ") == 14
+    assert output.endswith("printed by others\nFalse\n")

@@ -1,0 +1,344 @@
+"""A run ends at the same bits however often it is killed, compiles once, and reports what it has done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import mujoco
+import numpy as np
+import pytest
+
+from gps.guiders.guider import DivergedError
+from gps.runs import train
+from gps.runs.checkpoints import CheckpointError
+from gps.runs.folder import RunFolder
+
+TIMES = ("seconds", "iteration_seconds", "compiles")
+SUMMARY_TIMES = ("wall_seconds", "seconds_per_iteration")
+LONG = ("run.iterations=8", "run.checkpoint_every=2", "run.evaluate_every=8")
+SCRIPT = Path(sys.executable).with_name("gps")
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+# A run that is slow where it is to be killed.
+CHILD = """
+import sys, time
+from gps.runs import checkpoints as checkpoint
+from gps.runs import train
+from gps.guiders.model_based.badmm import Badmm
+from gps.runs.folder import RunFolder
+
+def slow(function, seconds):
+    def slowed(*arguments):
+        time.sleep(seconds)
+        return function(*arguments)
+    return slowed
+
+if sys.argv[2] == "training":
+    Badmm.check = slow(Badmm.check, 0.3)  # between the two programs of an iteration
+else:
+    checkpoint._sync = slow(checkpoint._sync, 0.05)  # once for every file of a checkpoint
+train.train(RunFolder.open(sys.argv[1]), quiet=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(shared_programs, monkeypatch, tmp_path):
+    """Nothing is drawn, and nothing compiled twice, by the runs of this process."""
+    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where a simulation diverges
+
+
+@pytest.fixture(scope="module")
+def ended():
+    return {}
+
+
+@pytest.fixture
+def run_of(tiny, tmp_path_factory, ended):
+    """The folder of a run with such settings that nothing has interrupted; not to be written."""
+
+    def run(*changes):
+        if changes not in ended:
+            ended[changes] = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", tiny(*changes))
+            train.train(ended[changes], quiet=True)
+        return ended[changes]
+
+    return run
+
+
+def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
+    _, _, state = train.load(folder)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def rows_of(folder: RunFolder) -> list[dict]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in folder.read_metrics()]
+
+
+def assert_same_run(folder: RunFolder, other: RunFolder):
+    """To the last bit, but for the times."""
+    state, wanted = state_of(folder), state_of(other)
+    assert list(state) == list(wanted)
+    differing = [name for name in wanted if state[name].tobytes() != wanted[name].tobytes()]
+    assert not differing
+    assert rows_of(folder) == rows_of(other)
+    summary, expected = folder.read_summary(), other.read_summary()
+    assert list(summary) == list(expected)
+    assert [name for name in expected if summary[name] != expected[name] and name not in SUMMARY_TIMES] == []
+
+
+def damage(checkpoint: Path) -> Path:
+    """Flip one bit in the middle of the largest file."""
+    file = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def lines(path: Path) -> int:
+    return (path / "metrics.jsonl").read_bytes().count(b"\n") if (path / "metrics.jsonl").exists() else 0
+
+
+def drafts(path: Path, inside: str) -> set[tuple[str, int]]:
+    """Unfinished checkpoints that hold this file; each by its name and when it was made."""
+    found = set()
+    for draft in (path / "checkpoints").glob("tmp-saving-*"):
+        if (draft / inside).exists():
+            found.add((draft.name, draft.stat().st_ino))
+    return found
+
+
+def kill_in(path: Path, moment: str):
+    """Run or resume the run at `path` in a process of its own and kill it at that moment."""
+    inside = {"training": "-", "save": ".", "end of save": "record.json"}[moment]
+    old = drafts(path, inside)
+    errors = path.with_name("errors.txt")
+    with errors.open("w") as stderr:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), moment], env=ENVIRONMENT, stderr=stderr)
+    try:
+        reached = False
+        while not reached:
+            assert child.poll() is None, errors.read_text()
+            time.sleep(0.002)
+            reached = lines(path) == 3 if moment == "training" else bool(drafts(path, inside) - old)
+        if moment == "training":
+            time.sleep(0.15)  # into the next iteration
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == -signal.SIGKILL
+    assert lines(path) < 8
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_and_in_saves_ends_as_one_that_was_not(run_of, tiny, tmp_path):
+    """Four processes; the first dies before there is a checkpoint, the last is the command line."""
+    folder = RunFolder.create(tmp_path / "run", tiny(*LONG))
+    kill_in(folder.path, "save")
+    assert folder.checkpoints.steps() == []
+    kill_in(folder.path, "training")
+    assert folder.checkpoints.steps() == [2]
+    assert lines(folder.path) == 3  # one more than the checkpoint has
+    kill_in(folder.path, "end of save")
+    assert folder.checkpoints.steps() == [2]
+    assert lines(folder.path) == 4
+    command = [SCRIPT, "train", "reacher", "--resume", "--out", folder.path]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after iteration 2 of 8" in done.stdout
+    assert_same_run(folder, run_of(*LONG))
+    assert sorted(entry.name for entry in folder.checkpoints.folder.iterdir()) == ["00000004", "00000006", "00000008"]
+
+
+@pytest.mark.slow
+def test_a_run_on_the_other_engine_ends_at_the_same_bits_after_a_kill(run_of, tiny, tmp_path):
+    changes = (*LONG, "run.engine=mjx")
+    folder = RunFolder.create(tmp_path / "run", tiny(*changes))
+    kill_in(folder.path, "training")
+    train.train(folder, quiet=True)
+    assert_same_run(folder, run_of(*changes))
+
+
+@pytest.mark.slow
+def test_both_engines_run_the_same_experiment(run_of):
+    """Within rounding: the simulations differ in the last bits, and three iterations carry that on."""
+    one, other = rows_of(run_of(*LONG))[:3], rows_of(run_of(*LONG, "run.engine=mjx"))[:3]
+    for name in ("cost", "kl_step", "controllers_distance", "nu", "lambda_norm"):
+        np.testing.assert_allclose([row[name] for row in one], [row[name] for row in other], rtol=1e-3, err_msg=name)
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(run_of, tmp_path, capsys):
+    shutil.copytree(run_of(*LONG).path, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    (folder.path / "summary.json").unlink()
+    files = [damage(folder.checkpoints.folder / name) for name in ("00000008", "00000006")]
+    train.train(folder)
+    shown = "".join(capsys.readouterr().out.split())
+    for file in files:
+        assert f"damagedcheckpointpassedover:{file}" in shown
+    assert "resumedafteriteration4of8" in shown
+    assert_same_run(folder, run_of(*LONG))
+
+
+def test_without_a_whole_checkpoint_nothing_is_run_or_lost(run_of, tmp_path):
+    shutil.copytree(run_of(*LONG).path, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    files = [damage(folder.checkpoints.folder / f"{step:08d}") for step in folder.checkpoints.steps()]
+    assert len(files) == 3
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError) as error:
+        train.train(folder, quiet=True)
+    assert all(str(file) in str(error.value) for file in files)
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(run_of, tmp_path):
+    shutil.copytree(run_of().path, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    before = (folder.path / "metrics.jsonl").read_bytes()
+    train.train(folder, quiet=True)
+    assert (folder.path / "metrics.jsonl").read_bytes() == before
+    assert_same_run(folder, run_of())
+
+
+def test_a_training_step_is_compiled_once(tiny, tmp_path, compiled, caplog):
+    """In the first iteration, and not again for a state that comes from a checkpoint."""
+    for known in compiled:
+        known.clear()
+    folder = RunFolder.create(tmp_path / "run", tiny("run.iterations=4"))
+
+    def compilations() -> dict[str, int]:
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            train.train(folder, quiet=True)
+        messages = [record.getMessage() for record in caplog.records]
+        programs = ("collect", "update", "evaluate")
+        return {name: sum(m.startswith(f"Compiling jit({name})") for m in messages) for name in programs}
+
+    assert compilations() == {"collect": 1, "update": 1, "evaluate": 1}
+    for step in (3, 4):
+        shutil.rmtree(folder.checkpoints.folder / f"{step:08d}")
+    assert compilations() == {"collect": 0, "update": 0, "evaluate": 0}
+
+
+def test_the_seed_decides(run_of, tiny, tmp_path):
+    again = RunFolder.create(tmp_path / "run", tiny())
+    train.train(again, quiet=True)
+    assert_same_run(again, run_of())
+    other = run_of("run.seed=1")
+    first, second = state_of(run_of()), state_of(other)
+    for part in (".controllers.k", ".learner.policy.params['params']['Dense_0']['kernel']", ".multipliers.k"):
+        assert not np.any(first[part] == second[part])
+    assert rows_of(other)[0]["cost"] != rows_of(run_of())[0]["cost"]
+
+
+def test_evaluations_and_checkpoints_come_when_they_are_due(tiny, tmp_path):
+    changes = ("run.iterations=5", "run.evaluate_every=3", "run.checkpoint_every=4")
+    folder = RunFolder.create(tmp_path / "run", tiny(*changes))
+    train.train(folder, quiet=True)
+    assert ["test_distance_mean" in row for row in folder.read_metrics()] == [False, False, True, False, True]
+    assert folder.checkpoints.steps() == [4, 5]
+
+
+def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run", tiny("run.seed=2"))
+    simulator = train.Experiment.resolve(folder.settings).build().task.simulator
+    simulate, simulated = simulator._simulate, 0
+
+    def count(doubles, steps):
+        nonlocal simulated
+        simulated += len(doubles)
+        return simulate(doubles, steps)
+
+    monkeypatch.setattr(simulator, "_simulate", count)
+    returned = train.train(folder, quiet=True)
+    summary, rows = folder.read_summary(), folder.read_metrics()
+    assert summary == json.loads(json.dumps(returned))
+    collected = 2 * 2 * 8  # targets x samples x horizon
+    assert [row["steps"] for row in rows] == [collected, 2 * collected, 3 * collected]
+    assert summary["env_steps"] == 3 * collected
+    # what evaluations simulate is not counted: one in each iteration and one for the figures, 2 + 4 targets
+    assert simulated == 3 * collected + 4 * (6 * 8)
+    assert (summary["iterations"], summary["seed"], summary["engine"]) == (3, 2, "mujoco")
+    for name in ("test_distance_mean", "test_distance_max", "train_distance_mean"):
+        assert summary[name] == rows[-1][name]
+    assert 0 < summary["test_distance_mean"] < summary["test_distance_max"] < 0.42  # m, the arm's two lengths
+    assert summary["seconds_per_iteration"] == pytest.approx(np.mean([row["iteration_seconds"] for row in rows[1:]]))
+    assert summary["wall_seconds"] >= sum(row["iteration_seconds"] for row in rows)
+    assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"] < summary["wall_seconds"]
+    assert (summary["diverged_samples"], summary["failed_fits"]) == (0, 0)
+    versions = summary["versions"]
+    assert (versions["jax"], versions["mujoco"], versions["numpy"]) == (
+        jax.__version__,
+        mujoco.__version__,
+        np.__version__,
+    )
+    assert {"jaxlib", "mujoco-mjx", "flax", "optax"} <= set(versions)
+
+
+def test_samples_that_diverge_are_counted_and_left_out(tiny, tmp_path, shared_programs, monkeypatch):
+    """An arm that starts at 100 rad/s gains energy from the integrator until it is beyond all bounds."""
+    folder = RunFolder.create(tmp_path / "run", tiny("task.start_noise=100", "run.seed=2"))
+    programs = shared_programs(train.Experiment.resolve(folder.settings).build())
+    collect, lost = programs.collect, []
+
+    def watch(state, key):
+        samples = collect(state, key)
+        # a lost sample holds a copy of a sound one of its condition
+        lost.append(sum(len(xs) - len(np.unique(xs, axis=0)) for xs in np.asarray(samples.xs)))
+        return samples
+
+    monkeypatch.setattr(programs, "collect", watch)
+    summary = train.train(folder, quiet=True)
+    rows = folder.read_metrics()
+    assert [row["diverged_samples"] for row in rows] == lost == [1, 1, 1]
+    assert summary["diverged_samples"] == 3
+    assert [name for name, leaf in state_of(folder).items() if not np.isfinite(leaf).all()] == []
+    assert all(math.isfinite(cost) for row in rows for cost in row["cost"])
+
+
+def test_a_condition_without_a_sound_sample_ends_the_run_in_words(tiny, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", tiny("task.start_noise=3000"))
+    for _ in range(2):  # the second time from the checkpoint of the first
+        with pytest.raises(DivergedError, match=r"all 2 samples of condition\(s\) \[0, 1\] diverged.*lower") as error:
+            train.train(folder, quiet=True)
+        assert "\n" not in str(error.value)
+        assert [entry.name for entry in folder.checkpoints.folder.iterdir()] == ["00000000"]
+        assert folder.read_metrics() == []
+
+
+def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, shared_programs, monkeypatch):
+    """To the same end, where the cause has gone; the checkpoint is of this very iteration, though not due."""
+    folder = RunFolder.create(tmp_path / "run", tiny(*LONG))
+    programs = shared_programs(train.Experiment.resolve(folder.settings).build())
+    collect = programs.collect
+
+    def lose(state, key):
+        samples = collect(state, key)
+        if state.iteration == 3:
+            return dataclasses.replace(samples, weights=samples.weights.at[1].set(0.0))
+        return samples
+
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "collect", lose)
+        with pytest.raises(DivergedError, match=r"condition\(s\) \[1\]"):
+            train.train(folder, quiet=True)
+    assert folder.checkpoints.steps() == [2, 3]
+    assert lines(folder.path) == 3
+    train.train(folder, quiet=True)
+    assert_same_run(folder, run_of(*LONG))
