@@ -64,7 +64,7 @@ def main() -> int:
         {
             "run": {"task": "own_task:CART", "guider": "gpo-clip", "iterations": 30, "evaluate_every": 5},
             "guider": {
-                "network": {"hidden": [32], "memory": 32},
+                "learner": {"network": {"hidden": [32], "memory": 32}},
                 "ppo": {"unroll": 50, "updates": 2, "minibatches": 4, "learning_rate": 1e-3},
             },
         }

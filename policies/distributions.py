@@ -64,6 +64,22 @@ class Distribution(Protocol):
         ...
 
 
+class Continuous(Distribution, Protocol):
+    """One over numbers, which trajectory optimisation can be imitated with."""
+
+    def moments(self, z: Float[Array, "*b z"]) -> tuple[Float[Array, "*b nu"], Float[Array, "*b nu"]]:
+        """Mean and standard deviation of the raw action."""
+        ...
+
+    def action_moments(self, z: Float[Array, "*b z"]) -> tuple[Float[Array, "*b nu"], Float[Array, "*b nu"]]:
+        """Mean and standard deviation of the environment's action, to first order in the noise."""
+        ...
+
+    def within(self, u: Float[Array, "*b nu"]) -> Float[Array, "*b nu"]:
+        """The nearest mean actions that there can be."""
+        ...
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """u ~ N(mean(o), diag(std)^2) with the same std for every observation; environments get it clipped to [-1, 1]."""
@@ -97,10 +113,16 @@ class Gaussian:
     def kl(self, p, q):
         return _normal_kl(self.moments(p), self.moments(q))
 
-    def moments(self, z: Float[Array, "*b z"]) -> tuple[Float[Array, "*b nu"], Float[Array, "*b nu"]]:
-        """Mean and standard deviation of the raw action."""
+    def moments(self, z):
         mean, log_std = jnp.split(z, 2, axis=-1)
         return mean, jnp.exp(jnp.clip(log_std, *_LOG_STD))
+
+    def action_moments(self, z):
+        """As if there were no limits: a controller's actions are clipped by the simulator likewise."""
+        return self.moments(z)
+
+    def within(self, u):
+        return u
 
 
 @dataclass(frozen=True)
@@ -136,10 +158,16 @@ class TanhGaussian:
     def kl(self, p, q):
         return _normal_kl(self.moments(p), self.moments(q))
 
-    def moments(self, z: Float[Array, "*b z"]) -> tuple[Float[Array, "*b nu"], Float[Array, "*b nu"]]:
-        """Mean and standard deviation of the raw action."""
+    def moments(self, z):
         mean, scale = jnp.split(z, 2, axis=-1)
         return mean, jax.nn.softplus(scale) + 1e-3
+
+    def action_moments(self, z):
+        mean, std = self.moments(z)
+        return jnp.tanh(mean), jnp.exp(_log_tanh_slope(mean)) * std
+
+    def within(self, u):
+        return jnp.clip(u, -1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def by_differentiation(
     mean: Callable[[Float[Array, " nx"]], Float[Array, " nu"]],
     xs: Float[Array, "N T nx"],
     weights: Float[Array, " N"],
-    std: Float[Array, " nu"],
+    std: Float[Array, "#T nu"],
 ) -> LinearGaussian:
     """Linearise the mean action as a function of the state, averaged over N samples at each time step.
 
@@ -27,27 +27,27 @@ def by_differentiation(
         mean: the policy's mean action in a state.
         xs: states of the samples.
         weights: 0 for samples that do not count.
-        std: standard deviation of the policy's actions.
+        std: standard deviation of the policy's actions, at each time step or at all of them.
     """
     share = weights / jnp.maximum(weights.sum(), 1e-12)
 
     def at(x):
         u, pull = jax.vjp(mean, x)
-        return u, jax.vmap(lambda row: pull(row)[0])(jnp.eye(len(std), dtype=x.dtype))
+        return u, jax.vmap(lambda row: pull(row)[0])(jnp.eye(len(u), dtype=u.dtype))
 
     us, slopes = jax.vmap(jax.vmap(at))(xs)
     K = jnp.einsum("n,ntux->tux", share, slopes)
     centre_x = jnp.einsum("n,ntx->tx", share, xs)
     centre_u = jnp.einsum("n,ntu->tu", share, us)
     k = centre_u - jnp.einsum("tux,tx->tu", K, centre_x)
-    return LinearGaussian(K, k, jnp.broadcast_to(jnp.diag(std), (*k.shape, len(std))))
+    return LinearGaussian(K, k, _diagonal(jnp.broadcast_to(std, k.shape)))
 
 
 def by_regression(
     xs: Float[Array, "N T nx"],
     us: Float[Array, "N T nu"],
     weights: Float[Array, " N"],
-    std: Float[Array, " nu"],
+    std: Float[Array, "#T nu"],
     window: int = 2,
     strength: float = 1.0,
 ) -> LinearGaussian:
@@ -60,7 +60,7 @@ def by_regression(
         xs: states of the samples.
         us: the policy's mean actions there.
         weights: 0 for samples that do not count.
-        std: standard deviation of the policy's actions around its mean.
+        std: standard deviation of the policy's actions around its mean, at each time step or at all of them.
     """
     T = xs.shape[1]
     total = jnp.maximum(weights.sum(), 1e-12)
@@ -80,7 +80,7 @@ def by_regression(
     near = near / near.sum(1, keepdims=True)
     xx, ux, uu = (jnp.tensordot(near, m, axes=1) for m in (xx, ux, uu))
 
-    def solve(xx, ux, uu):
+    def solve(xx, ux, uu, std):
         gram = total * xx + strength * prior_xx
         cross = total * ux + strength * prior @ prior_xx
         K = jax.scipy.linalg.solve(gram, cross.T, assume_a="pos").T
@@ -88,5 +88,9 @@ def by_regression(
         cov = 0.5 * (residual + residual.T) + jnp.diag(std**2)
         return K, jnp.linalg.cholesky(cov + 1e-6 * jnp.diag(jnp.diagonal(cov)))
 
-    K, chol = jax.vmap(solve)(xx, ux, uu)
+    K, chol = jax.vmap(solve)(xx, ux, uu, jnp.broadcast_to(std, mean_u.shape))
     return LinearGaussian(K, mean_u - jnp.einsum("tux,tx->tu", K, mean_x), chol)
+
+
+def _diagonal(std: Float[Array, "T nu"]) -> Float[Array, "T nu nu"]:
+    return std[..., None] * jnp.eye(std.shape[-1], dtype=std.dtype)

@@ -1,6 +1,7 @@
 """Networks over sequences of observations, with or without a memory, and the policy that acts by one.
 
     x  --> dense layers --> [GRU, whose memory h is zero where an episode begins] --> head --> z
+    side --^  what only a guider sees, added to what the first layer makes of x
 
 A network is applied to whole sequences, time leading; a step is a sequence of length one. The dense layers and the
 head see all time steps at once, only the recurrence itself is a loop.
@@ -8,6 +9,7 @@ head see all time steps at once, only the recurrence itself is a loop.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from policies.distributions import Distribution
+from policies.distributions import Continuous, Distribution
 from policies.normalize import Normalizer
 
 ACTIVATIONS = {"tanh": nn.tanh, "silu": nn.silu, "relu": nn.relu}
+_SPREAD = nn.initializers.orthogonal(2**0.5)  # initial weights of dense layers
 
 
 @jax.custom_vjp
@@ -113,7 +116,7 @@ _recur.defvjp(_recur_forward, _recur_back)
 class Network(nn.Module):
     """Dense layers, an optional GRU, and a linear head."""
 
-    hidden: tuple[int, ...]  # widths of the dense layers
+    hidden: tuple[int, ...]  # widths of the dense layers, of which there is at least one
     outputs: int
     memory: int = 0  # width of the GRU; 0 for a network without memory
     activation: str = "tanh"
@@ -122,14 +125,23 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "B H"], x: Float[Array, "L B n"], first: Bool[Array, "L B"]
+        self,
+        h: Float[Array, "B H"],
+        x: Float[Array, "L B n"],
+        first: Bool[Array, "L B"],
+        side: Float[Array, "L B s"] | None = None,
     ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
         """Memory after each step, and outputs."""
         act = ACTIVATIONS[self.activation]
         steps = x.shape[:2]
         x = x.reshape(-1, x.shape[-1])  # XLA multiplies plain matrices faster, above all in gradients
-        for width in self.hidden:
-            x = act(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2**0.5), dot_general=_multiply)(x))
+        for i, width in enumerate(self.hidden):
+            name = f"dense_{i}" if i else "input"
+            x = nn.Dense(width, kernel_init=_SPREAD, dot_general=_multiply, name=name)(x)
+            if not i and side is not None:
+                added = side.reshape(-1, side.shape[-1])
+                x = x + nn.Dense(width, False, kernel_init=_SPREAD, dot_general=_multiply, name="side")(added)
+            x = act(x)
         hs = jnp.zeros((*steps, 0))
         if self.memory:
             hs = GRU(self.memory)(h, x.reshape(*steps, -1), first)
@@ -143,30 +155,62 @@ class Network(nn.Module):
         return hs, z
 
     def run(
-        self, params: Any, h: Float[Array, "B H"], x: Float[Array, "L B n"], first: Bool[Array, "L B"]
+        self,
+        params: Any,
+        h: Float[Array, "B H"],
+        x: Float[Array, "L B n"],
+        first: Bool[Array, "L B"],
+        side: Float[Array, "L B s"] | None = None,
     ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
         """Memory after each step, and outputs, with these parameters."""
-        hs, z = cast(tuple[Array, Array], self.apply(params, h, x, first))
+        hs, z = cast(tuple[Array, Array], self.apply(params, h, x, first, side))
         return hs, z
 
-    def start(self, key: PRNGKeyArray, inputs: int) -> Any:
-        """Fresh parameters for inputs of that size."""
-        return self.init(key, jnp.zeros((1, self.memory)), jnp.zeros((1, 1, inputs)), jnp.zeros((1, 1), bool))
+    def start(self, key: PRNGKeyArray, inputs: int, side: int = 0) -> Any:
+        """Fresh parameters, in JAX's default precision; those of x are the same with and without side inputs."""
+        one = [jnp.zeros((1, 1, size)) for size in (inputs, side)]
+        params = self.init(key, jnp.zeros((1, self.memory)), one[0], jnp.zeros((1, 1), bool), one[1] if side else None)
+        return jax.tree.map(lambda p: p.astype(float), params)
+
+    @staticmethod
+    def without_side(params: Any) -> Any:
+        """The parameters that someone has who does not see the side inputs."""
+        return {"params": {name: layer for name, layer in params["params"].items() if name != "side"}}
+
+    @staticmethod
+    def with_blind_side(params: Any, side: int) -> Any:
+        """Parameters for `side` side inputs that are not looked at."""
+        layers = params["params"]
+        kernel = layers["input"]["kernel"]
+        return {"params": {**layers, "side": {"kernel": jnp.zeros((side, kernel.shape[1]), kernel.dtype)}}}
+
+    @staticmethod
+    def rescaled(params: Any, old: Normalizer, new: Normalizer) -> Any:
+        """Parameters with which inputs by the new normaliser give what the old one's gave.
+
+        The first layer takes up the change: W' = W s'/s and b' = b + W (m' - m)/s.
+        """
+        layers = params["params"]
+        first = layers["input"]
+        kernel = first["kernel"] * (new.scale / old.scale)[:, None]
+        bias = first["bias"] + ((new.mean - old.mean) / old.scale) @ first["kernel"]
+        return {"params": {**layers, "input": {"kernel": kernel, "bias": bias}}}
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class NetworkPolicy:
-    """A policy pi(u | o_0 .. o_t) by a network whose inputs are zeros, the normalised observation, and zeros.
-
-    The zeros stand where a guider that shares the network (or its form) has what only the guider sees.
-    """
+    """A policy pi(u | o_0 .. o_t): a network of normalised observations, whose outputs a distribution reads."""
 
     network: Network = field(metadata={"static": True})
     distribution: Distribution = field(metadata={"static": True})
-    padding: tuple[int, int] = field(metadata={"static": True})  # zeros before and after the observation
     params: Any
     normalizer: Normalizer
+
+    @classmethod
+    def start(cls, key: PRNGKeyArray, network: Network, distribution: Distribution, no: int) -> NetworkPolicy:
+        """A fresh policy for observations of size `no`."""
+        return cls(network, distribution, network.start(key, no), Normalizer.start(no))
 
     def start_memory(self) -> Float[Array, " H"]:
         """What it remembers before an episode."""
@@ -180,6 +224,31 @@ class NetworkPolicy:
         self, memory: Float[Array, " H"], o: Float[Array, " no"], noise: Float[Array, " n"]
     ) -> tuple[Float[Array, " H"], Array]:
         """One step for one observation: what it remembers after it, and the environment's action."""
-        x = jnp.pad(self.normalizer(o), self.padding)
-        memories, z = self.network.run(self.params, memory[None], x[None, None], jnp.zeros((1, 1), bool))
+        x = self.normalizer(o)[None, None]
+        memories, z = self.network.run(self.params, memory[None], x, jnp.zeros((1, 1), bool))
         return memories[0, 0], self.distribution.environment(self.distribution.sample(z[0, 0], noise))
+
+    def along(self, o: Float[Array, "*b T no"]) -> Float[Array, "*b T z"]:
+        """The network's outputs along whole episodes, memory and all."""
+        batch, (T, no) = o.shape[:-2], o.shape[-2:]
+        x = jnp.swapaxes(self.normalizer(o).reshape(-1, T, no), 0, 1)
+        first = jnp.broadcast_to((jnp.arange(T) == 0)[:, None], x.shape[:2])
+        _, z = self.network.run(self.params, jnp.zeros((x.shape[1], self.network.memory)), x, first)
+        return jnp.swapaxes(z, 0, 1).reshape(*batch, T, -1)
+
+    def mean(self, o: Float[Array, " no"]) -> Float[Array, " nu"]:
+        """The mean action of a policy without memory, for one observation; see `Continuous.action_moments`."""
+        return cast(Continuous, self.distribution).action_moments(self.along(o[None])[0])[0]
+
+    def renormalized(self, normalizer: Normalizer) -> NetworkPolicy:
+        """The same function of the observation with other input statistics.
+
+        So a normaliser can follow the data without disturbing what was learned.
+        """
+        params = self.network.rescaled(self.params, self.normalizer, normalizer)
+        return dataclasses.replace(self, params=params, normalizer=normalizer)
+
+    def with_std(self, std: Float[Array, " nu"]) -> NetworkPolicy:
+        """The same mean actions with this standard deviation, where it is a parameter of its own (`free` outputs)."""
+        layers = {**self.params["params"], "free": jnp.log(std)}
+        return dataclasses.replace(self, params={"params": layers})

@@ -35,7 +35,7 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
             )
     for what, own, others in (
         ("task", student.task.name, guider.task.name),
-        ("network", student.settings.network, guider.settings.network),
+        ("network", student.settings.learner.network, guider.settings.learner.network),
         (
             "sizes of observations",
             (student.roles.privileged, student.roles.observed),

@@ -14,7 +14,6 @@ Tables = dict[str, Any]  # "run", "guider" and "methods"
 REACHING: Tables = {
     "run": {"iterations": 60, "checkpoint_every": 10},
     "guider": {
-        "network": {"distribution": "gaussian"},  # and the default widths: the same learner as BADMM's
         "ppo": {"environments": 64, "unroll": 50, "updates": 4, "learning_rate": 1e-3, "entropy": 0.0},
         "teacher": {"updates": 80},
     },
@@ -51,7 +50,7 @@ DOORS: Tables = {
 MEMORY: Tables = {
     "run": {"iterations": 30, "checkpoint_every": 10},
     "guider": {
-        "network": {"hidden": [64], "memory": 64},
+        "learner": {"network": {"hidden": [64], "memory": 64}},
         "ppo": {"environments": 64, "unroll": 128, "updates": 4, "minibatches": 4, "learning_rate": 1e-3},
         # What has to be remembered is all that the guider knows better: a learner that remembers can follow it far.
         "imitation": {"shared": False},
@@ -77,7 +76,7 @@ def locomotion(
     return {
         "run": {"iterations": 50, "evaluate_every": 5, "checkpoint_every": 10},
         "guider": {
-            "network": {"hidden": [128, 128], "activation": "silu"},
+            "learner": {"network": {"hidden": [128, 128], "activation": "silu"}},
             "ppo": {
                 "environments": 256,
                 "unroll": 20,

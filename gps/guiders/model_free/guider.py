@@ -68,8 +68,8 @@ class ModelFree:
                 f"guider {name!r} needs a privileged observation, which {task.name} has not: take 'ppo', or give "
                 "the task's observations a 'privileged_state'"
             )
-        self.roles = Roles.make(method, imitation is not None and imitation.shared, task, settings.network)
-        self.window = window_length(settings.network.memory, ppo)
+        self.roles = Roles.make(method, imitation is not None and imitation.shared, task, settings.learner.network)
+        self.window = window_length(settings.learner.network.memory, ppo)
         if method.acts == "halves" and ppo.environments % 2:
             raise ValueError(
                 f"guider.ppo.environments must be even for {name}, whose two policies share them, not "
@@ -93,9 +93,10 @@ class ModelFree:
 
     def init(self, key: PRNGKeyArray) -> ModelFreeState:
         """Fresh networks, and environments at the start of an episode."""
-        networks, starting = jax.random.split(key)
+        learner, rest = jax.random.split(key)
+        critics, starting = jax.random.split(rest)
         count = self.settings.ppo.environments
-        params, normalizers = self.roles.start(networks), self.roles.start_normalizers()
+        params, normalizers = self.roles.start(learner, critics), self.roles.start_normalizers()
         if self._teacher is not None:
             params["guider"], normalizers["guider"] = self._teacher
         states = jax.vmap(self.task.reset)(jax.random.split(starting, count))
@@ -213,7 +214,7 @@ class ModelFree:
         """Sequences to learn from, with advantages and targets; and the memories at the end of the unroll."""
         roles, ppo, params = self.roles, self.settings.ppo, state.params
         critics = [critic for critic in roles.method.critics if any(critic in terms for terms in stage.phases)]
-        everyone = [*roles.method.roles, *roles.method.critics] if self.settings.network.memory else critics
+        everyone = [*roles.method.roles, *roles.method.critics] if self.settings.learner.network.memory else critics
         before = state.running.memories
         found = {name: roles.along(params, name, before[name], seen, unroll.first) for name in everyone}
         after = roles.normalized(state.normalizers, unroll.final)
@@ -238,7 +239,7 @@ class ModelFree:
         W, sequences = self.window, unroll.reward.size // self.window
         # a sequence starts with the memory that the last step of the sequence before it left
         held = {name: jnp.zeros((sequences, memory.shape[-1])) for name, memory in before.items()}
-        if self.settings.network.memory:
+        if self.settings.learner.network.memory:
             for name, (hs, _) in found.items():
                 starts = jnp.concatenate([before[name][None], hs[W - 1 : -1 : W]])
                 held[name] = starts.reshape(sequences, -1)

@@ -1,13 +1,11 @@
 """Guider, learner and critics as networks: what each sees, and which parameters it has.
 
-A guider's input is [privileged, observation, 1] and a learner's [0, observation, 0]: one network can be both. Each
-role has its own running normalisation and it is applied before anything is zeroed, so that what is zeroed stays zero.
-Apart, guider and learner still have one form, so that a guider can be made to start exactly where the learner is.
+A guider's network is the learner's with side inputs (privileged, 1): one network can be both, and of two networks the
+guider can be made to start exactly where the learner is. Each role has its own running normalisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,34 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from gps.guiders.learner import NetworkSettings, choose_distribution, make_network
 from gps.guiders.model_free.methods import Method
-from gps.guiders.model_free.settings import NetworkSettings
 from gps.tasks.task import Environment
-from policies.distributions import Categorical, Distribution, Gaussian, TanhGaussian
+from policies.distributions import Distribution
 from policies.network import Network, NetworkPolicy
 from policies.normalize import Normalizer
 
 Observations = dict[str, Array]  # "state" (... no) and "privileged_state" (... ns), as environments give them
-
-_CONTINUOUS: dict[str, Callable[[int], Distribution]] = {"gaussian": Gaussian, "tanh-gaussian": TanhGaussian}
-
-
-def choose_distribution(name: str, task: Environment) -> Distribution:
-    """The distribution of that name over the task's actions.
-
-    Errors:
-        ValueError where the task has no such actions.
-    """
-    actions = task.actions
-    if name == "auto":
-        name = "categorical" if actions.discrete else "tanh-gaussian"
-    if actions.discrete != (name == "categorical"):
-        kind = f"{actions.size} choices" if actions.discrete else f"{actions.size} numbers"
-        fitting = "'categorical'" if actions.discrete else "'gaussian' or 'tanh-gaussian'"
-        raise ValueError(
-            f"guider.network.distribution = {name!r} does not fit {task.name}, whose actions are {kind}: take {fitting}"
-        )
-    return Categorical(actions.size) if actions.discrete else _CONTINUOUS[name](actions.size)
 
 
 @dataclass(frozen=True)
@@ -61,27 +39,34 @@ class Roles:
     def make(cls, method: Method, shared: bool, task: Environment, settings: NetworkSettings) -> Roles:
         """For a task; errors as in `choose_distribution`."""
         distribution = choose_distribution(settings.distribution, task)
-        form = {"hidden": settings.hidden, "memory": settings.memory, "activation": settings.activation}
         return cls(
             method,
             shared and method.guider != "none",
             task.privileged_size,
             task.observation_size,
             distribution,
-            Network(outputs=distribution.outputs, free=distribution.free, **form),
-            Network(outputs=1, head_scale=1.0, **form),
+            make_network(settings, distribution.outputs, distribution.free),
+            make_network(settings, 1, head_scale=1.0),
         )
 
     @property
-    def padding(self) -> tuple[int, int]:
-        """Zeros before and after a learner's observation; none where there is no guider of the same form."""
-        return (self.privileged, 1) if self.method.guider != "none" else (0, 0)
+    def side(self) -> int:
+        """Size of a guider's side inputs."""
+        return self.privileged + 1
 
-    def start(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """Fresh parameters; every policy starts as the same function of what the learner sees."""
-        *keys, common = jax.random.split(key, len(self.method.critics) + 1)
-        policies = {self._owner(role) for role in self.method.roles}
-        params = {name: self.policy.start(common, self.observed + sum(self.padding)) for name in sorted(policies)}
+    def start(self, learner: PRNGKeyArray, key: PRNGKeyArray) -> dict[str, Any]:
+        """Fresh parameters; every policy starts as the same function of what the learner sees.
+
+        Args:
+            learner: what `gps.guiders.learner.start_policy` makes a learner of; the other policies start from it too.
+            key: for the critics.
+        """
+        keys = jax.random.split(key, len(self.method.critics))
+        owners = sorted({self._owner(role) for role in self.method.roles})
+        guiders = {self._owner("guider")} if "guider" in self.method.roles else set()
+        params = {
+            name: self.policy.start(learner, self.observed, self.side if name in guiders else 0) for name in owners
+        }
         sizes = [self._seen(self.viewer(name)) for name in self.method.critics]
         critics = zip(self.method.critics, sizes, keys, strict=True)
         return params | {name: self.value.start(key, size) for name, size, key in critics}
@@ -120,12 +105,12 @@ class Roles:
         first: Bool[Array, "L B"],
     ) -> tuple[Float[Array, "L B H"], Float[Array, "L B z"]]:
         """A policy's memories and outputs over a sequence of normalised observations."""
-        if role == "guider":
-            x = jnp.concatenate([seen["guider"], jnp.ones((*first.shape, 1))], axis=-1)
-        else:
-            before, after = self.padding
-            x = jnp.pad(seen["learner"], ((0, 0), (0, 0), (before, after)))
-        return self.policy.run(params[self._owner(role)], h, x, first)
+        own = params[self._owner(role)]
+        if role != "guider":
+            return self.policy.run(own, h, seen["learner"], first)
+        privileged, observed = jnp.split(seen["guider"], [self.privileged], axis=-1)
+        side = jnp.concatenate([privileged, jnp.ones((*first.shape, 1))], axis=-1)
+        return self.policy.run(own, h, observed, first, side)
 
     def judge(
         self,
@@ -151,17 +136,12 @@ class Roles:
 
     def backtracked(self, params: dict[str, Any]) -> dict[str, Any]:
         """The guider made the learner: its parameters, and no weight on what the learner does not see."""
-        layers = params["learner"]["params"]
-        before, after = self.padding
-        visible = jnp.pad(jnp.ones(self.observed), (before, after))
-        kernel = visible[:, None] * layers["Dense_0"]["kernel"]
-        guider = {"params": {**layers, "Dense_0": {**layers["Dense_0"], "kernel": kernel}}}
-        return {**params, "guider": guider}
+        return {**params, "guider": self.policy.with_blind_side(params["learner"], self.side)}
 
     def learner(self, params: dict[str, Any], normalizers: dict[str, Normalizer]) -> NetworkPolicy:
         """The learner as a policy of its own."""
-        own = params[self._owner("learner")]
-        return NetworkPolicy(self.policy, self.distribution, self.padding, own, normalizers["learner"])
+        own = self.policy.without_side(params[self._owner("learner")])
+        return NetworkPolicy(self.policy, self.distribution, own, normalizers["learner"])
 
     def _owner(self, role: str) -> str:
         return "policy" if self.shared and role in ("guider", "learner") else role

@@ -5,29 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gps.guiders.learner import LearnerSettings
 from gps.settings import check_at_least, check_one_of, check_positive
-from policies.network import ACTIVATIONS
-
-DISTRIBUTIONS = ("auto", "gaussian", "tanh-gaussian", "categorical")
-
-
-@dataclass(frozen=True)
-class NetworkSettings:
-    """The networks of guider, learner and critic; all have this form."""
-
-    hidden: tuple[int, ...] = (64, 64)  # widths of the dense layers
-    memory: int = 0  # width of the GRU that follows them; 0 is feed-forward
-    activation: str = "tanh"  # "tanh", "silu" or "relu"
-    # Of actions: "gaussian" (one std for all observations, clipped to [-1, 1]), "tanh-gaussian" (paper), "categorical";
-    # "auto" takes what the task's actions are.
-    distribution: str = "auto"
-
-    def __post_init__(self):
-        check_one_of(self, "activation", ACTIVATIONS)
-        check_one_of(self, "distribution", DISTRIBUTIONS)
-        check_at_least(self, 0, "memory")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must name at least one positive width, not {self.hidden}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +134,7 @@ class AdviceSettings:
 class Plain:
     """Without a guider."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
     ppo: PpoSettings = field(default_factory=PpoSettings)
 
 

@@ -24,7 +24,7 @@ from gps.tasks.doors.tiger import TigerDoorAltSettings
 MODEL_FREE = sorted(DEFAULTS)
 MODEL_BASED = sorted(set(GUIDERS) - set(DEFAULTS))
 TINY = {
-    "network": {"hidden": [8]},
+    "learner": {"network": {"hidden": [8]}},
     "ppo": {"environments": 4, "unroll": 4, "updates": 2, "epochs": 2, "minibatches": 2, "learning_rate": 0.03},
     "teacher": {"updates": 3},
 }
@@ -138,7 +138,7 @@ def rows_of(folder: RunFolder) -> list[dict]:
     ("guider", "task", "changes"),
     [
         ("gpo-clip", "tiger-door", ()),
-        ("dagger", "clock", ("guider.network.memory=3",)),  # the teacher's stage ends between two checkpoints
+        ("dagger", "clock", ("guider.learner.network.memory=3",)),  # the teacher's stage ends between two checkpoints
     ],
 )
 def test_a_run_that_goes_on_ends_at_the_same_bits(guider, task, changes, quick, clock, tmp_path):
@@ -228,7 +228,7 @@ def test_a_teacher_that_does_not_fit_is_refused_in_words(quick, tmp_path):
     for folder, changes, message in (
         (alone, (), "is a run of ppo, which keeps no privileged policy"),
         (alt, (), "has another task: tiger-door-alt, and this run has tiger-door"),
-        (door, ("guider.network.hidden=[9]",), "has another network"),
+        (door, ("guider.learner.network.hidden=[9]",), "has another network"),
         (naive, (), "is a run of gpo-naive, which keeps no privileged policy"),
     ):
         with pytest.raises(SettingsError, match=message):
@@ -243,7 +243,7 @@ def test_a_teacher_that_does_not_fit_is_refused_in_words(quick, tmp_path):
 
 def sampled_return(guider: str, iterations: int, *changes: str) -> float:
     """Of drawn actions at the end of a training on tiger-door-alt."""
-    run = {"run": {"task": "tiger-door-alt", "guider": guider}, "guider": {"network": {"hidden": [16]}}}
+    run = {"run": {"task": "tiger-door-alt", "guider": guider}, "guider": {"learner": {"network": {"hidden": [16]}}}}
     built = build(override(run, ["guider.ppo.environments=64", "guider.ppo.updates=20", *changes]))
     programs = train.Programs(built)
     state = built.init(jax.random.key(1))
@@ -317,11 +317,11 @@ def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_
         ({"run": {"task": "tiger-door", "guider": "badmm"}}, "tiger-door is not: take a model-free guider"),
         (tables("ppo", "tiger-door", "run.engine=mjx"), "tiger-door has physics of its own, or none"),
         (
-            tables("gpo-clip", "tiger-door", "guider.network.distribution=gaussian"),
+            tables("gpo-clip", "tiger-door", "guider.learner.network.distribution=gaussian"),
             "whose actions are 3 choices: take 'categorical'",
         ),
         (
-            arm("ppo", "guider.network.distribution=categorical"),
+            arm("ppo", "guider.learner.network.distribution=categorical"),
             "whose actions are 2 numbers: take 'gaussian' or 'tanh-gaussian'",
         ),
         (
@@ -330,14 +330,14 @@ def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_
             "sequences of 1): take one of 1, 2, 4, 8, 16",
         ),
         (
-            tables("ppo", "tiger-door", "guider.network.memory=4", "guider.ppo.minibatches=8"),
+            tables("ppo", "tiger-door", "guider.learner.network.memory=4", "guider.ppo.minibatches=8"),
             "minibatches = 8 does not divide the 4 sequences",
         ),
         (
-            tables("ppo", "tiger-door", "guider.network.memory=4", "guider.ppo.window=3"),
+            tables("ppo", "tiger-door", "guider.learner.network.memory=4", "guider.ppo.window=3"),
             "guider.ppo.unroll = 4 is no multiple of guider.ppo.window = 3: take one of 1, 2, 4 for",
         ),
-        (tables("ppo", "tiger-door", "guider.ppo.window=2"), "set guider.network.memory, or take window = 0"),
+        (tables("ppo", "tiger-door", "guider.ppo.window=2"), "set guider.learner.network.memory, or take window = 0"),
         (
             tables("elf", "tiger-door", "guider.ppo.environments=3", "guider.ppo.minibatches=3"),
             "environments must be even for elf",
@@ -350,9 +350,12 @@ def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_
         (tables("gpo-penalty", "tiger-door", "guider.penalty.start=20"), "start must be at most largest = 10.0"),
         (tables("ppo", "tiger-door", "guider.ppo.discount=1.5"), "discount must be from 0 to 1, not 1.5"),
         (tables("ppo", "tiger-door", "guider.ppo.epochs=0"), "epochs must be at least 1"),
-        (tables("ppo", "tiger-door", "guider.network.activation=thanh"), "did you mean 'tanh'"),
+        (tables("ppo", "tiger-door", "guider.learner.network.activation=thanh"), "did you mean 'tanh'"),
         (tables("ppo-bc", "tiger-door", "guider.imitation.kl=backward"), "kl"),
-        (tables("ppo", "tiger-door", "guider.network.hidden=[]"), "hidden must name at least one positive width"),
+        (
+            tables("ppo", "tiger-door", "guider.learner.network.hidden=[]"),
+            "hidden must name at least one positive width",
+        ),
         (
             tables("elf", "tiger-door", "guider.teacher.updates=8"),
             "leave the learner none of 4 iterations of 2 updates",
