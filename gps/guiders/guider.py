@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from gps.tasks.episodes import Policy
+from policies.policy import Policy
 from gps.tasks.task import Environment
 
 Metrics = dict[str, Array]  # flat, scalars or one number per condition; for logs only

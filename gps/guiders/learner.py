@@ -1,4 +1,4 @@
-"""The one learner: every guider teaches the same kind of policy, with the same settings and the same first parameters."""
+"""The one learner: every guider teaches the same kind of policy, with the same settings and first parameters."""
 
 from __future__ import annotations
 

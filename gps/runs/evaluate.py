@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gps.tasks.episodes import Policy, run_episode
+from gps.tasks.episodes import run_episode
 from gps.tasks.task import ControlTask, Environment, diverged, episode_cost
+from policies.policy import Policy
 
 LAST_STEPS = 10  # the distance of an episode is the mean over its last steps
 STEPS = 2**16  # of an evaluation in short episodes; see `episode_count`

@@ -2,65 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dynamics.rollout import Trajectory, rollout
 from gps.tasks.task import ControlTask
-from policies import regression
-from policies.mlp import GaussianPolicy
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """The learner's network and its training; every guider teaches this same learner."""
-
-    hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers
-    start_std: float = 1.0  # of the untrained policy's actions
-    std_floor: float = 0.02  # smallest standard deviation of an action
-    training: regression.Settings = field(default_factory=regression.Settings)
-
-    def __post_init__(self):
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must name at least one positive width, not {self.hidden}")
-        if not 0 < self.std_floor <= self.start_std:
-            raise ValueError(f"std_floor must be in (0, start_std = {self.start_std}], not {self.std_floor}")
-
-
-class Policy(Protocol):
-    """What acts: `policies.mlp.GaussianPolicy`, `policies.network.NetworkPolicy`."""
-
-    def start_memory(self) -> Array:
-        """What it remembers before an episode."""
-        ...
-
-    def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Array:
-        """The noise that actions take; zero gives the most likely action."""
-        ...
-
-    def act(self, memory: Array, o: Float[Array, " no"], noise: Array) -> tuple[Array, Array]:
-        """One step: what it remembers after it, and an action as the environment takes it."""
-        ...
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Learner:
-    """The policy and the state of its optimiser."""
-
-    policy: GaussianPolicy
-    memory: Any
-
-
-def start_learner(key: PRNGKeyArray, task: ControlTask, settings: LearnerSettings) -> Learner:
-    """A fresh learner for a task."""
-    size = task.history * task.frame_size
-    policy = GaussianPolicy.start(key, size, task.nu, settings.hidden, settings.start_std)
-    return Learner(policy, regression.optimizer(settings.training).init(policy.params))
+from policies.policy import Policy
 
 
 def remember(frames: Float[Array, "h nf"], t: Array, frame: Float[Array, " nf"]) -> Float[Array, "h nf"]:

@@ -30,8 +30,8 @@ def window_length(memory: int, ppo: PpoSettings) -> int:
     """
     if ppo.window and not memory:
         raise ValueError(
-            f"guider.ppo.window = {ppo.window} is for networks with a memory: set guider.learner.network.memory, or take "
-            "window = 0"
+            f"guider.ppo.window = {ppo.window} is for networks with a memory: set guider.learner.network.memory, or "
+            "take window = 0"
         )
     window = (ppo.window or ppo.unroll) if memory else 1
     if ppo.unroll % window:
