@@ -48,6 +48,13 @@ class LinearGaussian:
         """Entropy of p(u[t] | x) in nats at each time step."""
         return half_logdet(self.chol) + 0.5 * (1.0 + LOG_2PI) * self.k.shape[-1]
 
+    @property
+    def precision(self) -> Float[Array, "T nu nu"]:
+        """Inverse covariance of the actions."""
+        eye = jnp.broadcast_to(jnp.eye(self.chol.shape[-1], dtype=self.chol.dtype), self.chol.shape)
+        inverse = jax.lax.linalg.triangular_solve(self.chol, eye, left_side=True, lower=True)
+        return inverse.mT @ inverse
+
     def recentred(self, xs: Float[Array, "T nx"], us: Float[Array, "T nu"]) -> LinearGaussian:
         """The same controller in deviations: du ~ N(K dx + k', ...), where x = xs + dx and u = us + du.
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gps.guiders.model_based.badmm import Badmm, BadmmSettings
-from gps.guiders.model_based.mdgps import Mdgps, MdgpsSettings
+from gps.guiders.model_based.badmm import BadmmSettings, badmm
+from gps.guiders.model_based.mdgps import MdgpsSettings, mdgps
 from gps.guiders.model_free.guider import ModelFree
 from gps.guiders.model_free.settings import DEFAULTS
 from gps.settings import SettingsError, unknown
@@ -77,9 +77,9 @@ _MODEL_FREE = {
 }
 
 GUIDERS = {
-    "badmm": Entry(BadmmSettings(), Badmm, "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian"),
+    "badmm": Entry(BadmmSettings(), badmm, "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian"),
     "mdgps": Entry(
-        MdgpsSettings(), Mdgps, "mirror descent guided policy search: LQR on fitted dynamics, close to the learner"
+        MdgpsSettings(), mdgps, "mirror descent guided policy search: LQR on fitted dynamics, close to the learner"
     ),
     **{name: Entry(DEFAULTS[name], functools.partial(ModelFree, name), about) for name, about in _MODEL_FREE.items()},
 }

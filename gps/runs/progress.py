@@ -78,7 +78,7 @@ DEFAULT_COLUMNS = (
     Column("cost_per_condition", "min..max", span),
     Column("kl_ratio", "KL/lim", ".2f"),
     Column("lambda_norm", "|lambda|", short),
-    Column("nu", "nu", short),
+    Column("penalty", "penalty", short),
     Column("learner_error", "learner", short),
     Column("train_cm", "train", ".2f", "cm"),
     Column("test_cm", "test", ".2f", "cm"),

@@ -100,6 +100,10 @@ class ControlTask(Environment, Protocol):
         """Terminal cost, twice differentiable."""
         ...
 
+    def measure(self, xs: Float[Array, "T+1 nx"], us: Float[Array, "T nu"], context: Float[Array, " nc"]) -> Array:
+        """The score of an episode."""
+        ...
+
     def distance(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
         """How far from solved a state is, in metres: what the numbers at the end of a run are about."""
         ...
@@ -130,7 +134,12 @@ def require_control(task: Environment, guider: str) -> None:
         )
 
 
+def step_costs(task: ControlTask, xs, us, context) -> Float[Array, " T+1"]:
+    """Cost of each step of one trajectory (T+1 states, T actions), and of its end."""
+    stage = jax.vmap(task.cost, in_axes=(0, 0, 0, None))(xs[:-1], us, jnp.arange(len(us)), context)
+    return jnp.append(stage, task.final_cost(xs[-1], context))
+
+
 def episode_cost(task: ControlTask, xs, us, context) -> Float[Array, ""]:
     """Cost of one trajectory (T+1 states, T actions), its terminal cost included."""
-    stage = jax.vmap(task.cost, in_axes=(0, 0, 0, None))(xs[:-1], us, jnp.arange(len(us)), context)
-    return stage.sum() + task.final_cost(xs[-1], context)
+    return step_costs(task, xs, us, context).sum()

@@ -1,0 +1,80 @@
+"""What distinguishes one model-based method from another; `scaffold` does the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Float
+
+from controllers.types import LinearGaussian
+from gps.guiders.guider import Metrics
+from gps.guiders.model_based.local_model import LocalModel, TrajectoryStep
+from gps.guiders.model_based.samples import Samples
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Condition:
+    """What a method knows of one condition; controllers in absolute coordinates."""
+
+    model: LocalModel
+    samples: Samples  # N of them
+    learner: LinearGaussian  # the learner, linearised around the samples
+    reference: LinearGaussian  # the controller that the trust region is measured from
+    limit: Float[Array, ""]  # of the trust region, nats per trajectory
+    eta: Float[Array, ""]  # multiplier of the last trust region: where the search for the next one starts
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Agreement:
+    """How one condition's improved controller and the taught learner agree; both in the model's deviations."""
+
+    controller: LinearGaussian
+    learner: LinearGaussian
+    kl: Float[Array, " T"]  # nats, KL(controller || learner) under the controller's states
+
+
+class Method(Protocol):
+    """What a method does differently. All functions are of one condition; `duals` are what it keeps of each."""
+
+    name: str
+    learner_leads: bool  # the trust region is measured from the learner, not from the controller
+    one_step: bool  # one step size for all conditions, not one for each
+
+    @property
+    def settings(self) -> Any:
+        """With the tables of `gps.guiders.model_based.settings`."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Of improving, teaching and pulling back on one batch of samples."""
+        ...
+
+    @property
+    def learner_promises(self) -> bool:
+        """The step size adapts to the learner's improvement, not to the controllers'."""
+        ...
+
+    def start(self, controller: LinearGaussian) -> Any:
+        """The duals before the first iteration."""
+        ...
+
+    def restart(self, duals: Any) -> Any:
+        """The duals where the controller starts anew as the learner."""
+        ...
+
+    def improve(self, condition: Condition, duals: Any) -> TrajectoryStep:
+        """A better controller within the trust region."""
+        ...
+
+    def targets(self, controller: LinearGaussian, duals: Any, xs: Float[Array, "N T nx"]) -> tuple[Array, Array, Array]:
+        """What the learner imitates: actions (N T nu), their precisions (T nu nu) and weights (T)."""
+        ...
+
+    def pull_back(self, agreement: Agreement, condition: Condition, duals: Any, settle: Array) -> tuple[Any, Metrics]:
+        """The next duals, and metrics of them; `settle` is true in the last round, where the model is trusted."""
+        ...

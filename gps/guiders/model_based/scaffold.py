@@ -1,0 +1,298 @@
+"""The scaffold of model-based guided policy search: all that its methods share, written once.
+
+Each condition i has a time-varying linear-Gaussian controller p_i, all of them have one learner pi. An iteration
+
+    collects      roll-outs of the controllers, or of the learner
+    prepares      local models around the samples; what the samples are good for; the step size
+    and in rounds
+    improves      each controller in its local model, within a trust region
+    teaches       the learner, by regression on the controllers' actions
+    pulls back    each controller to the learner
+
+and ends with a promise, the cost that the models predict, which the next samples put to the test. A `Method` says how
+controllers improve, what the learner imitates and how controllers are pulled back, each for one condition.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from controllers.kl import kl_per_step
+from controllers.types import LinearGaussian
+from gps.guiders.guider import Metrics
+from gps.guiders.model_based import local_model, samples
+from gps.guiders.model_based.evidence import Evidence, weigh
+from gps.guiders.model_based.local_model import LocalModel
+from gps.guiders.model_based.method import Agreement, Condition, Method
+from gps.guiders.model_based.samples import Samples
+from gps.guiders.model_based.teaching import Learner, Teaching
+from gps.pytrees import all_finite, select
+from gps.tasks.task import ControlTask, require_control
+from policies.network import NetworkPolicy
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ModelBasedState:
+    """What one iteration hands to the next; all but the learner and the counter with a leading M."""
+
+    learner: Learner
+    controllers: LinearGaussian  # in absolute coordinates
+    duals: Any  # of the method
+    eta: Float[Array, " M"]  # trust-region multipliers, the warm start of the next search
+    step: Float[Array, " M"]  # step size: multiplies the KL limit
+    objective: Float[Array, " M"]  # E[cost] in the local models before the last improvement
+    promised: Float[Array, " M"]  # E[cost] after it, in the same models; equal to `objective` where nothing is promised
+    cost: Float[Array, " M"]  # of `samples`, in task units
+    samples: Samples  # the last ones that counted, which the learner is taught on
+    iteration: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prepared:
+    """What all rounds of one iteration share; leading M."""
+
+    samples: Samples  # that count
+    models: LocalModel  # of the new samples
+    reference: LinearGaussian  # in absolute coordinates
+    evidence: Evidence
+
+
+class ModelBased:
+    """See `gps.guiders.guider.Guider` and the top of this file.
+
+    Errors:
+        ValueError for a task without cost and conditions, or one whose learner can not be linearised as asked.
+    """
+
+    updates = 1
+    fused = False
+
+    def __init__(self, task: ControlTask, method: Method):
+        require_control(task, method.name)
+        self.task = task
+        self.method = method
+        self.name = method.name
+        self.settings = method.settings
+        self.teaching = Teaching(task, method.settings.learner)
+        self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
+
+    def init(self, key: PRNGKeyArray) -> ModelBasedState:
+        """Controllers that explore around the action zero, and an untrained learner."""
+        task, sampling = self.task, self.settings.sampling
+        M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
+        chol = jnp.broadcast_to(sampling.start_std * jnp.eye(nu), (M, T, nu, nu))
+        controllers = LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
+        learner, _ = jax.random.split(key)
+        return ModelBasedState(
+            learner=self.teaching.start(learner),
+            controllers=controllers,
+            duals=jax.vmap(self.method.start)(controllers),
+            eta=jnp.ones(M),
+            step=jnp.ones(M),
+            objective=jnp.zeros(M),
+            promised=jnp.zeros(M),
+            cost=jnp.zeros(M),
+            samples=samples.none_yet(task, sampling.samples),
+            iteration=jnp.zeros((), jnp.int32),
+        )
+
+    def collect(self, state: ModelBasedState, key: PRNGKeyArray) -> Samples:
+        """Roll the controllers (or the learner) through the simulator."""
+        collects = self._learner_collects(state.iteration)
+        return samples.collect(
+            self.task, state.controllers, state.learner.policy, collects, key, self.settings.sampling
+        )
+
+    def check(self, collected: Samples) -> None:
+        """Raise `DivergedError` where a condition has no sound sample left."""
+        samples.check(collected)
+
+    def policy(self, state: ModelBasedState) -> NetworkPolicy:
+        """The learner's policy."""
+        return state.learner.policy
+
+    def update(self, state: ModelBasedState, collected: Samples, key: PRNGKeyArray) -> tuple[ModelBasedState, Metrics]:
+        """Rounds of improving, teaching and pulling back on one batch of samples.
+
+        Returns:
+            The new state, and metrics of the preparation and the last round; those named "failed_..." are summed.
+        """
+        state, prepared, metrics = self.prepare(state, collected)
+
+        def turn(carry, inputs):
+            state, learner = carry
+            key, last = inputs
+            state, improved = self.improve(state, prepared, learner)
+            state, taught = self.teach(state, prepared, key)
+            learner = self.teaching.linearized(state.learner.policy, prepared.samples)
+            state, pulled = self.pull_back(state, prepared, learner, last)
+            return (state, learner), {**improved, **taught, **pulled}
+
+        rounds = self.method.rounds
+        turns = (jax.random.split(key, rounds), jnp.arange(rounds) == rounds - 1)
+        learner = self.teaching.linearized(state.learner.policy, collected)
+        (state, learner), log = jax.lax.scan(turn, (state, learner), turns)
+        last = {name: values.sum(0) if name.startswith("failed_") else values[-1] for name, values in log.items()}
+        return self._promise(state, prepared, learner), {**metrics, **last}
+
+    def prepare(self, state: ModelBasedState, collected: Samples) -> tuple[ModelBasedState, Prepared, Metrics]:
+        """Fit local models, weigh the samples, and adapt the step size by how well the last promise was kept."""
+        method, sampling = self.method, self.settings.sampling
+        models = local_model.fit(self.task, collected, self.settings.local_model)
+        state = dataclasses.replace(state, learner=self.teaching.normalized(state.learner, collected))
+        learner = self.teaching.linearized(state.learner.policy, collected)
+        by_learner = jnp.broadcast_to(self._learner_collects(state.iteration), state.cost.shape)
+        sampled = select(by_learner, learner, state.controllers)
+        # an untrained learner stands for nothing: the first step of all is measured from the controllers
+        leader = select(state.iteration == 0, state.controllers, learner) if method.learner_leads else sampled
+        always = method.learner_leads or sampling.by == "learner"
+        in_models = jax.vmap(LocalModel.expected_cost)
+        modelled = (in_models(models, sampled), in_models(models, leader))
+        tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
+        evidence = weigh(by_learner, collected.cost, state.cost, modelled, scale, tolerance, always)
+
+        actual = modelled[1 if method.learner_promises else 0]
+        # an improvement was tried, who promised it was sampled, and this model can tell what it has brought
+        tested = method.learner_promises | ~by_learner | (sampling.by == "learner")
+        judged = evidence.trusted & tested & (state.promised != state.objective)
+        gained, promised = state.objective - actual, state.objective - state.promised
+        kept = select(evidence.counts, collected, state.samples)
+        state = dataclasses.replace(
+            state,
+            controllers=select(evidence.took_over, learner, state.controllers),
+            # the duals belonged to a trajectory that is given up
+            duals=select(evidence.took_over, jax.vmap(method.restart)(state.duals), state.duals),
+            step=self._adapt_step(state.step, gained, promised, judged),
+            objective=jnp.where(evidence.trusted, actual, state.objective),
+            cost=jnp.where(evidence.counts, collected.cost, state.cost),
+            samples=kept,
+            iteration=state.iteration + 1,
+        )
+        reference = leader if method.learner_leads else state.controllers
+        metrics = {
+            "cost": collected.cost,
+            "controllers_score": samples.score(self.task, collected),
+            "actual_improvement": jnp.where(judged, gained, jnp.nan),
+            "predicted_improvement": jnp.where(judged, promised, jnp.nan),
+            "step_size": state.step,
+            "untrusted_models": (~evidence.faithful).sum(),
+            "learner_took_over": evidence.took_over.sum(),
+            "diverged_samples": (collected.weights == 0).sum(),
+        }
+        return state, Prepared(kept, models, reference, evidence), metrics
+
+    def improve(
+        self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian
+    ) -> tuple[ModelBasedState, Metrics]:
+        """Improve the controllers whose models are trusted; where the method finds none, the old one stays."""
+        T, trusted = self.task.horizon, prepared.evidence.trusted
+        conditions = self._conditions(state, prepared, learner)
+        found = jax.vmap(self.method.improve)(conditions, state.duals)
+        usable = found.solved & trusted
+        floored = with_std_floor(found.controller, self.settings.sampling.std_floor)
+        state = dataclasses.replace(
+            state,
+            controllers=select(usable, floored, state.controllers),
+            eta=jnp.where(usable, found.eta, state.eta),
+        )
+        metrics = {
+            "eta": state.eta,
+            "kl_step": found.kl / T,
+            "kl_ratio": found.kl / conditions.limit,
+            "kl_limit": conditions.limit / T,
+            "sweeps": found.sweeps,
+            "failed_solves": (~found.solved & trusted).sum(),
+        }
+        return state, metrics
+
+    def teach(self, state: ModelBasedState, prepared: Prepared, key: PRNGKeyArray) -> tuple[ModelBasedState, Metrics]:
+        """Regress the learner on what the method wants it to imitate, in the sampled states."""
+        kept = prepared.samples
+        targets = jax.vmap(self.method.targets)
+        actions, precisions, weights = targets(state.controllers, state.duals, kept.xs[:, :, :-1])
+        weights = kept.weights[..., None] * weights[:, None]
+        learner, metrics = self.teaching.imitate(state.learner, kept.observations, actions, precisions, weights, key)
+        return dataclasses.replace(state, learner=learner), metrics
+
+    def pull_back(
+        self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian, last: Bool[Array, ""]
+    ) -> tuple[ModelBasedState, Metrics]:
+        """Let the method move its duals by how controllers and learner agree."""
+        evidence = prepared.evidence
+
+        def one(condition: Condition, controller, duals, settle):
+            model = condition.model
+            new, taught = model.centred(controller), model.centred(condition.learner)
+            agreement = Agreement(new, taught, kl_per_step(new, taught, model.marginals(new)))
+            return *self.method.pull_back(agreement, condition, duals, settle), agreement.kl.mean()
+
+        conditions = self._conditions(state, prepared, learner)
+        duals, metrics, kl = jax.vmap(one)(conditions, state.controllers, state.duals, last & evidence.trusted)
+        if jax.tree.leaves(duals):
+            duals = select(evidence.counts & all_finite(duals), duals, state.duals)
+        metrics = {**metrics, "kl_to_learner": jnp.where(evidence.trusted, kl, jnp.nan)}
+        return dataclasses.replace(state, duals=duals), metrics
+
+    def _promise(self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian) -> ModelBasedState:
+        """What the local models say that this iteration has brought."""
+        promiser = learner if self.method.learner_promises else state.controllers
+        predicted = jax.vmap(LocalModel.expected_cost)(prepared.models, promiser)
+        # where the controller stays, so does a promise of it that was not put to the test yet
+        waits = ~prepared.evidence.counts & (not self.method.learner_promises)
+        unchanged = jnp.where(waits, state.promised, state.objective)
+        promised = jnp.where(prepared.evidence.trusted & jnp.isfinite(predicted), predicted, unchanged)
+        return dataclasses.replace(state, promised=promised)
+
+    def _conditions(self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian) -> Condition:
+        """All of them; leading M."""
+        limit = state.step * self.settings.trust_region.kl_step * self.task.horizon
+        return Condition(prepared.models, prepared.samples, learner, prepared.reference, limit, state.eta)
+
+    def _learner_collects(self, iteration: Array) -> Bool[Array, ""]:
+        """Whether the learner collects in this iteration; an untrained one never does."""
+        sampling = self.settings.sampling
+        if sampling.by == "both":
+            return iteration % sampling.learner_every == sampling.learner_every - 1
+        return (iteration > 0) & (sampling.by == "learner")
+
+    def _adapt_step(self, step: Array, gained: Array, promised: Array, judged: Array) -> Float[Array, " M"]:
+        """The step size of each condition, or by sums over those that can be judged the one of all."""
+        region = self.settings.trust_region
+        gained, promised = jnp.where(judged, gained, 0.0), jnp.where(judged, promised, 0.0)
+        if self.method.one_step:
+            gained, promised = (jnp.broadcast_to(x.sum(), step.shape) for x in (gained, promised))
+        return adapt_step(step, gained, promised, (region.step_min, region.step_max))
+
+
+def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float]) -> Float[Array, " *M"]:
+    """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
+
+    Args:
+        step: multiplies the KL limit.
+        gained: improvement of the cost that was measured.
+        promised: the one that the local model had predicted; negative where what is minimised is not the cost alone,
+            and 0 where there was none, which leaves the step as it is.
+        bounds: of the step.
+    """
+    shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
+    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, 5.0)
+    step = jnp.where(promised != 0.0, step * factor, step)
+    return jnp.clip(step, *bounds)
+
+
+def with_std_floor(controllers: LinearGaussian, std: float) -> LinearGaussian:
+    """Controllers none of whose actions is more certain than `std`: exploration never ends, no precision is infinite.
+
+    The diagonal of a Cholesky factor holds the standard deviation of each action given those before it.
+    """
+    diagonal = jnp.diagonal(controllers.chol, axis1=-2, axis2=-1)
+    missing = jnp.maximum(std - diagonal, 0.0)
+    return dataclasses.replace(controllers, chol=controllers.chol + missing[..., None] * jnp.eye(diagonal.shape[-1]))

@@ -1,0 +1,77 @@
+"""Tables of settings that model-based guiders share; a guider composes them with those of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controllers.expand import HESSIANS
+from gps.guiders.learner import NetworkSettings
+from gps.settings import check_at_least, check_one_of, check_positive
+from policies import regression
+
+COLLECTORS = ("controllers", "learner", "both")
+LINEARIZATIONS = ("auto", "differentiation", "regression")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How samples are collected, and how controllers explore."""
+
+    samples: int = 2  # roll-outs per condition and iteration
+    by: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both" in turn
+    learner_every: int = 2  # with "both", the learner collects every so many iterations
+    smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
+    start_std: float = 0.3  # standard deviation of the first controllers' actions
+    std_floor: float = 0.02  # smallest standard deviation of a controller's action, given its other actions
+
+    def __post_init__(self):
+        check_one_of(self, "by", COLLECTORS)
+        check_at_least(self, 2, "samples", "learner_every")
+        check_at_least(self, 0, "smoothing")
+        check_positive(self, "start_std", "std_floor")
+
+
+@dataclass(frozen=True)
+class TrustRegionSettings:
+    """How far a controller may move in one iteration."""
+
+    kl_step: float = 1.0  # nats per time step, at a step size of 1
+    step_min: float = 0.1  # bounds of the step size, which adapts to how well improvements are predicted
+    step_max: float = 1.0
+    tolerance: float = 0.02  # relative, to which the limit is met
+
+    def __post_init__(self):
+        check_positive(self, "kl_step", "step_min", "tolerance")
+        if not self.tolerance < 1:
+            raise ValueError(f"tolerance is relative and must be below 1, not {self.tolerance}")
+        if not self.step_min <= 1.0 <= self.step_max:
+            raise ValueError(f"step_min and step_max must enclose 1, not {self.step_min} and {self.step_max}")
+
+
+@dataclass(frozen=True)
+class LocalModelSettings:
+    """How dynamics are fitted and costs expanded around the samples of a condition."""
+
+    prior_strength: float = 10.0  # samples that the prior of the dynamics stands for
+    regularization: float = 1e-6  # of the regression, relative to the prior's variances
+    hessian: str = "flip"  # treatment of an indefinite Hessian of the cost; see controllers.expand
+    # How far the cost in a model may be from the cost of its samples, in units of how much that varies from step to
+    # step and sample to sample. A model that is farther off is not used.
+    tolerance: float = 3.0
+
+    def __post_init__(self):
+        check_one_of(self, "hessian", HESSIANS)
+        check_positive(self, "prior_strength", "tolerance")
+        check_at_least(self, 0, "regularization")
+
+
+@dataclass(frozen=True)
+class TaughtLearnerSettings:
+    """The learner's network, and how it imitates controllers."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    training: regression.Settings = field(default_factory=regression.Settings)
+    linearization: str = "auto"  # "differentiation", "regression" over the samples, or what task and network allow
+
+    def __post_init__(self):
+        check_one_of(self, "linearization", LINEARIZATIONS)

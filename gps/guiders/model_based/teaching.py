@@ -1,0 +1,118 @@
+"""The learner of model-based guiders: how it is seen from the controllers, and how it imitates them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from controllers.types import LinearGaussian
+from gps.guiders.guider import Metrics
+from gps.guiders.learner import start_policy
+from gps.guiders.model_based.samples import Samples
+from gps.guiders.model_based.settings import TaughtLearnerSettings
+from gps.pytrees import all_finite, select
+from gps.tasks.task import ControlTask
+from policies import linearize, regression
+from policies.distributions import Continuous
+from policies.network import NetworkPolicy
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Learner:
+    """The policy and the state of its optimiser."""
+
+    policy: NetworkPolicy
+    optimizer_state: Any
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Teaches the learner of one task.
+
+    Errors:
+        ValueError where the learner is to be differentiated in the state and is no function of it.
+    """
+
+    task: ControlTask
+    settings: TaughtLearnerSettings
+
+    def __post_init__(self):
+        why_not = self._not_a_function()
+        if self.settings.linearization == "differentiation" and why_not:
+            raise ValueError(
+                "guider.learner.linearization = 'differentiation' needs a learner that is a function of the state "
+                f"alone, but {why_not}; use 'regression'"
+            )
+
+    def start(self, key: PRNGKeyArray) -> Learner:
+        """An untrained learner."""
+        policy = start_policy(key, self.task, self.settings.network)
+        return Learner(policy, regression.optimizer(self.settings.training).init(policy.params))
+
+    def normalized(self, learner: Learner, samples: Samples) -> Learner:
+        """The learner with a normaliser that has seen the samples' observations; what it does stays the same."""
+        observations = samples.observations.reshape(-1, samples.observations.shape[-1])
+        weights = jnp.repeat(samples.weights.reshape(-1), samples.observations.shape[-2])
+        policy = learner.policy.renormalized(learner.policy.normalizer.update(observations, weights))
+        return dataclasses.replace(learner, policy=policy)
+
+    def linearized(self, policy: NetworkPolicy, samples: Samples) -> LinearGaussian:
+        """The learner as a controller around the samples of each condition, in absolute coordinates; leading M."""
+        task, xs = self.task, samples.xs[:, :, :-1]
+        means, stds = cast(Continuous, policy.distribution).action_moments(policy.along(samples.observations))
+        share = samples.weights / jnp.maximum(samples.weights.sum(1, keepdims=True), 1.0)
+        std = jnp.einsum("mn,mntu->mtu", share, stds)
+        if self.settings.linearization == "regression" or self._not_a_function():
+            return jax.vmap(linearize.by_regression)(xs, means, samples.weights, std)
+
+        def one(xs, weights, std, context):
+            def mean(x):
+                return policy.mean(task.observe(x, context, jnp.zeros(0)))
+
+            return linearize.by_differentiation(mean, xs, weights, std)
+
+        return jax.vmap(one)(xs, samples.weights, std, task.train_contexts)
+
+    def imitate(
+        self,
+        learner: Learner,
+        observations: Float[Array, "M N T no"],
+        actions: Float[Array, "M N T nu"],
+        precisions: Float[Array, "M T nu nu"],
+        weights: Float[Array, "M N T"],
+        key: PRNGKeyArray,
+    ) -> tuple[Learner, Metrics]:
+        """Regress the learner on actions, weighted by their precision; where that fails it stays what it was."""
+        precisions = jnp.broadcast_to(precisions[:, None], (*actions.shape, actions.shape[-1]))
+        targets = regression.Targets(observations, actions, precisions, weights)
+        targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), targets)  # of all conditions together
+        policy, state, loss = regression.fit(
+            learner.policy, learner.optimizer_state, targets, key, self.settings.training
+        )
+        sound = jnp.isfinite(loss) & all_finite(policy, batched=False)
+        learner = select(sound, Learner(policy, state), learner)
+        distribution = cast(Continuous, learner.policy.distribution)
+        mean, std = distribution.action_moments(learner.policy.along(targets.observations))
+        squared = ((mean - distribution.within(targets.actions)) ** 2).sum(-1) * targets.weights
+        metrics = {
+            "learner_loss": loss,
+            "learner_error": jnp.sqrt(squared.sum() / jnp.maximum(targets.weights.sum(), 1e-20)),
+            "learner_std": std.mean(),
+            "failed_fits": 1 - sound.astype(jnp.int32),
+        }
+        return learner, metrics
+
+    def _not_a_function(self) -> str:
+        """Why the learner's action is no function of the state; "" where it is one."""
+        task, memory = self.task, self.settings.network.memory
+        if memory:
+            return f"guider.learner.network.memory = {memory}"
+        if task.history > 1 or task.noise_size:
+            return f"{task.name} stacks {task.history} frames with {task.noise_size} noise inputs"
+        return ""
