@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from .types import LOG_2PI, Gaussian, LinearGaussian, QuadraticCost, half_logdet, solve_lower
+from .types import LOG_2PI, Gaussian, LinearGaussian, QuadraticCost, half_logdet
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -24,7 +24,7 @@ def kl_per_step(p: LinearGaussian, q: LinearGaussian, states: Gaussian) -> Float
     mean, cov = states.mean[:-1], states.cov[:-1]
     K, k = p.K - q.K, p.k - q.k
     stacked = jnp.concatenate([p.chol - q.chol, K, k[..., None]], axis=-1)
-    white = jax.lax.linalg.triangular_solve(q.chol, stacked, left_side=True, lower=True)
+    white = inverse_lower(q.chol) @ stacked
     nu, nx = K.shape[-2:]
     D, K, k = white[..., :nu], white[..., nu : nu + nx], white[..., nu + nx]
     offset = jnp.einsum("tux,tx->tu", K, mean) + k
@@ -36,11 +36,10 @@ def kl_per_step(p: LinearGaussian, q: LinearGaussian, states: Gaussian) -> Float
 
 def negative_log_prob(controller: LinearGaussian) -> QuadraticCost:
     """-log p(u | x) as a stage cost in nats; the terminal cost is zero."""
-    T, nu, nx = controller.K.shape
-    eye = jnp.broadcast_to(jnp.eye(nu, dtype=controller.K.dtype), (T, nu, nu))
-    residual = jnp.concatenate([-controller.K, eye], axis=-1)  # chol^-1 (u - Kx - k) = R z - r
-    R = jax.lax.linalg.triangular_solve(controller.chol, residual, left_side=True, lower=True)
-    r = solve_lower(controller.chol, controller.k)
+    _, nu, nx = controller.K.shape
+    white = inverse_lower(controller.chol)
+    R = jnp.concatenate([-white @ controller.K, white], axis=-1)  # chol^-1 (u - Kx - k) = R z - r
+    r = jnp.einsum("tuv,tv->tu", white, controller.k)
     zero = jnp.zeros((nx,), controller.K.dtype)
     return QuadraticCost(
         H=R.mT @ R,
@@ -50,6 +49,12 @@ def negative_log_prob(controller: LinearGaussian) -> QuadraticCost:
         g_final=zero,
         c_final=zero.sum(),
     )
+
+
+def inverse_lower(chol: Float[Array, "T nu nu"]) -> Float[Array, "T nu nu"]:
+    """chol^-1. In a search over controllers p that of q is computed once: XLA moves it out of the loop."""
+    eye = jnp.broadcast_to(jnp.eye(chol.shape[-1], dtype=chol.dtype), chol.shape)
+    return jax.lax.linalg.triangular_solve(chol, eye, left_side=True, lower=True)
 
 
 def add_weighted(cost: QuadraticCost, weight: Float[Array, " T"], other: QuadraticCost) -> QuadraticCost:

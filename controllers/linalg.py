@@ -46,13 +46,16 @@ def pivots(a: Float[Array, "n n"]) -> Float[Array, " n"]:
 
 def _eliminated(rows: Float[Array, "n m"]) -> tuple[Float[Array, "n m"], Float[Array, " n"]]:
     """Rows after Gauss-Jordan elimination without pivoting, and the pivots; NaN from the first that is not positive."""
-    found = []
-    for i in range(len(rows)):
+    n = len(rows)
+
+    def eliminate(i, carry):
+        rows, pivots = carry
         pivot = jnp.where(rows[i, i] > 0.0, rows[i, i], jnp.nan)
         row = rows[i] / pivot
-        rows = (rows - rows[:, i : i + 1] * row).at[i].set(row)
-        found.append(pivot)
-    return rows, jnp.stack(found)
+        rows = jnp.where(jnp.arange(n)[:, None] == i, row, rows - rows[:, i][:, None] * row)
+        return rows, pivots.at[i].set(pivot)
+
+    return jax.lax.fori_loop(0, n, eliminate, (rows, rows[:, 0]))
 
 
 def inverse_factor(a: Float[Array, "n n"]) -> Float[Array, "n n"]:

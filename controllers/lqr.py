@@ -23,7 +23,7 @@ from .linalg import inverse_factor, product, solve_positive
 from .types import LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Bool, Float, Int
 
 
 class Status(enum.IntEnum):
@@ -46,6 +46,8 @@ class LqrSolution:
     slope: Float[Array, ""]
     curvature: Float[Array, ""]
     status: Int[Array, ""]  # a Status
+    Q_uu: Float[Array, "T nu nu"]  # with the damping
+    free: Bool[Array, "T nu"] | None  # actions that no bound holds; None where no bounds were given
 
 
 def backward_pass(
@@ -121,21 +123,23 @@ def backward_pass(
     V_first, v_first, _, slope, change = first
     K, k = gains[..., :nx], gains[..., nx]
     scale = jnp.sqrt(jnp.broadcast_to(temperature, (T,)))[:, None, None]
-    chol = scale * jax.vmap(inverse_factor)(Q_uu if free is None else jax.vmap(only_free)(Q_uu, free))
-    if free is not None:
-        chol = free[..., None] * chol
     # a value that is not finite makes every earlier gain NaN; so V and v need not be kept where nobody asks for them
-    solved = jnp.stack([jnp.isfinite(a).all() for a in (gains, V_first, v_first)]).all()
+    solved = jnp.isfinite(jnp.concatenate([a.ravel() for a in (gains, V_first, v_first)])).all()
     return LqrSolution(
-        controller=LinearGaussian(K, k, chol),
+        controller=LinearGaussian(K, k, scale * factors(Q_uu, free)),
         V=jnp.concatenate([V, cost.H_final[None]]),
         v=jnp.concatenate([v, cost.g_final[None]]),
         slope=slope,
         curvature=2.0 * (change - slope),
         status=jnp.where(solved, Status.SOLVED, Status.INDEFINITE),
+        Q_uu=Q_uu,
+        free=free,
     )
 
 
-def only_free(Q_uu: Float[Array, "nu nu"], free: Float[Array, " nu"]) -> Float[Array, "nu nu"]:
-    """Q_uu on the free actions and the identity on the others."""
-    return jnp.where(free[:, None] & free[None], Q_uu, jnp.eye(len(free), dtype=Q_uu.dtype))
+def factors(Q_uu: Float[Array, "T nu nu"], free: Bool[Array, "T nu"] | None) -> Float[Array, "T nu nu"]:
+    """Lower triangular S with S S' = Q_uu^-1 on the free actions; rows of zeros for the others."""
+    if free is None:
+        return jax.vmap(inverse_factor)(Q_uu)
+    both = free[:, :, None] & free[:, None]
+    return free[..., None] * jax.vmap(inverse_factor)(jnp.where(both, Q_uu, jnp.eye(Q_uu.shape[-1], dtype=Q_uu.dtype)))

@@ -102,8 +102,9 @@ def backward_pass(
         # starting from nothing, the sweep is compiled once
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(sweep, guess))
         _, swept = jax.lax.fori_loop(0, PASSES + 1, again, (guess, blank)) if count > 1 else (guess, sweep(guess))
-        controller, V, v = jax.tree.map(
-            lambda a: a[:, :block].reshape(count * block, *a.shape[2:])[:T], (swept.controller, swept.V, swept.v)
+        controller, V, v, Q_uu = jax.tree.map(
+            lambda a: a[:, :block].reshape(count * block, *a.shape[2:])[:T],
+            (swept.controller, swept.V, swept.v, swept.Q_uu),
         )
         slope, curvature = _change(dynamics, cost, controller)
     scale = jnp.sqrt(jnp.broadcast_to(temperature, (T,)))[:, None, None]
@@ -114,6 +115,8 @@ def backward_pass(
         slope=slope,
         curvature=curvature,
         status=swept.status.max(),
+        Q_uu=Q_uu,
+        free=None,
     )
 
 

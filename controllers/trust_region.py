@@ -116,8 +116,8 @@ def solve(
     Source:
         Levine and Abbeel, "Learning neural network policies with guided policy search under unknown
         dynamics", NIPS 2014, section 3.1. Unlike its public code, eta may go to zero where the limit is
-        inactive, and time-varying entropy weights enter as temperatures rather than by dividing each
-        stage cost by its own weight, which mixes units along the horizon.
+        inactive. Entropy weights that vary in time enter as temperatures here; the public code divides each stage
+        cost by its own weight and rescales the value function between steps, which gives the same controller.
     """
     opts = options or Options()
     surprise = negative_log_prob(reference)
@@ -179,14 +179,22 @@ def solve(
     nan, inf = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
     fallback = TrustRegionSolution(
         controller=reference,
-        states=propagate(dynamics, reference, initial),
+        states=_blank(initial, len(reference.k)),
         eta=eta_of(start),
         kl=jnp.zeros((), dtype),
         sweeps=jnp.zeros((), jnp.int32),
         status=jnp.asarray(Status.SWEEPS, jnp.int32),
     )
     first = _Search(start, jnp.zeros_like(start), -inf, inf, nan, nan, nan, fallback, jnp.asarray(False))
-    return jax.lax.while_loop(unfinished, body, first).best
+    end = jax.lax.while_loop(unfinished, body, first)
+    # a loop, because under vmap a `cond` would always compute the marginals of the reference
+    nothing_fits = jnp.isinf(end.high)
+    states = jax.lax.while_loop(
+        lambda carry: carry[0],
+        lambda _: (jnp.asarray(False), propagate(dynamics, reference, initial)),
+        (nothing_fits, end.best.states),
+    )[1]
+    return dataclasses.replace(end.best, states=states)
 
 
 def _tighten(search: _Search, f: Array, fits: Array) -> tuple[Array, Array, Array, Array]:
@@ -218,6 +226,11 @@ def _next(s: Array, f: Array, step: Array, last_f: Array, bracket: tuple[Array, 
     secant = jnp.where((slope > -0.2) | ~jnp.isfinite(f), longer, secant)
     alone = s + jnp.clip(secant, -9.0, 9.0)
     return jnp.where(jnp.isfinite(low) & jnp.isfinite(high), chord, alone)
+
+
+def _blank(initial: Gaussian, T: int) -> Gaussian:
+    """Zeros in the place of T+1 state marginals."""
+    return jax.tree.map(lambda a: jnp.zeros((T + 1, *a.shape), a.dtype), initial)
 
 
 def _where(condition, yes: TrustRegionSolution, no: TrustRegionSolution) -> TrustRegionSolution:

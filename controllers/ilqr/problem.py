@@ -5,6 +5,7 @@ Everything here works on flat arrays, x (nx) and u (nu).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,6 +99,16 @@ class Expansion(NamedTuple):
     cost: QuadraticCost
     second: Float[Array, "T nx nz nz"] | None  # second derivatives of the dynamics, for DDP
     gradient: Float[Array, "T nu"]  # dJ/dk, see adjoint
+    first_costate: Float[Array, " nx"]  # dJ/dx[0]
+
+    @classmethod
+    def zero(cls, at: Trajectory, second: bool) -> Expansion:
+        """Nothing but zeros, in the shapes of an expansion at a trajectory."""
+        (T, nu), nx = at.us.shape, at.xs.shape[1]
+        nz, zeros = nx + nu, functools.partial(jnp.zeros, dtype=at.us.dtype)
+        dynamics = LinearDynamics(zeros((T, nx, nx)), zeros((T, nx, nu)), zeros((T, nx)), zeros((T, nx, nx)))
+        cost = QuadraticCost(zeros((T, nz, nz)), zeros((T, nz)), zeros(T), zeros((nx, nx)), zeros(nx), zeros(()))
+        return cls(dynamics, cost, zeros((T, nx, nz, nz)) if second else None, zeros((T, nu)), zeros(nx))
 
 
 @dataclass(frozen=True)
@@ -170,8 +181,9 @@ class Problem:
         cost = quadratize(self.cost, self.final_cost, at.xs, at.us, hessian, data.args)
         if data.multipliers is not None:
             cost = jax.tree.map(jnp.add, cost, quadratize(*self._penalties(data), at.xs, at.us))
-        _, gradient = adjoint(dynamics, cost, K, associative)
-        return Expansion(dynamics, cost, self.second_derivatives(at, data.args) if second else None, gradient)
+        costates, gradient = adjoint(dynamics, cost, K, associative)
+        curvature = self.second_derivatives(at, data.args) if second else None
+        return Expansion(dynamics, cost, curvature, gradient, costates[0])
 
     def second_derivatives(self, at: Trajectory, args: tuple) -> Float[Array, "T nx nz nz"]:
         """Of the dynamics in z = (x, u)."""

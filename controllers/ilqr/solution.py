@@ -137,6 +137,10 @@ class Trace:
         """Nothing but NaN."""
         return cls(*[jnp.full(iterations, jnp.nan, dtype)] * len(fields(cls)))
 
+    def table(self) -> Float[Array, "I n"]:
+        """The fields as columns."""
+        return jnp.stack(jax.tree.leaves(self), axis=1)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
