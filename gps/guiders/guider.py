@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from policies.policy import Policy
 from gps.tasks.task import Environment
+from policies.policy import Policy
 
 Metrics = dict[str, Array]  # flat, scalars or one number per condition; for logs only
 

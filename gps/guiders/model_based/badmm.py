@@ -24,6 +24,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+from policies.mlp import GaussianPolicy
 
 from controllers.kl import add_weighted, kl_per_step, negative_log_prob
 from controllers.marginals import expected_cost
@@ -36,7 +37,6 @@ from gps.guiders.model_based.samples import LocalModel, Samples
 from gps.pytrees import all_finite, select
 from gps.tasks.episodes import start_learner
 from gps.tasks.task import ControlTask, require_control
-from policies.mlp import GaussianPolicy
 
 
 class Badmm:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from policies.mlp import GaussianPolicy
 
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
@@ -36,7 +37,6 @@ from gps.settings import check_one_of
 from gps.tasks.episodes import Learner, LearnerSettings, start_learner
 from gps.tasks.task import ControlTask, require_control
 from policies import regression
-from policies.mlp import GaussianPolicy
 
 STEP_RULES = ("classic", "global")
 

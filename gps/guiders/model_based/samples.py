@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from policies.mlp import GaussianPolicy
 
 from controllers import expand
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
@@ -18,7 +19,6 @@ from gps.guiders.guider import DivergedError
 from gps.runs.evaluate import LAST_STEPS
 from gps.tasks import episodes
 from gps.tasks.task import ControlTask, episode_cost
-from policies.mlp import GaussianPolicy
 
 
 @jax.tree_util.register_dataclass

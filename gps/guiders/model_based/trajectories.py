@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from policies.mlp import GaussianPolicy
 
 from controllers import trust_region
 from controllers.expand import HESSIANS
@@ -25,7 +26,6 @@ from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks.episodes import Learner, LearnerSettings
 from gps.tasks.task import ControlTask
 from policies import linearize, regression
-from policies.mlp import GaussianPolicy
 
 LINEARIZATIONS = ("auto", "differentiation", "regression")
 SAMPLING = ("controllers", "learner", "both")
