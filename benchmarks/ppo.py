@@ -41,8 +41,9 @@ import ppo_peers
 from timing import machine, measure, row, table
 
 from gps.guiders.guider import iterate
+from gps.guiders.learner import LearnerSettings, NetworkSettings
 from gps.guiders.model_free.guider import ModelFree
-from gps.guiders.model_free.settings import NetworkSettings, Plain, PpoSettings
+from gps.guiders.model_free.settings import SETTINGS, PpoSettings
 from gps.runs.evaluate import returns
 from gps.tasks.task import Environment
 
@@ -58,7 +59,7 @@ class Ours:
 
     def __init__(self, ppo: PpoSettings, task: Environment, memory: int = 0):
         network = NetworkSettings(hidden=(64,) if memory else ppo_peers.HIDDEN, memory=memory)
-        self.guider = ModelFree("ppo", task, Plain(network, ppo))
+        self.guider = ModelFree("ppo", task, SETTINGS["ppo"](LearnerSettings(network), ppo))
         self.init = self.guider.init
 
     def train(self, state: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies.mlp import GaussianPolicy
 from support import oracles
 
 from policies.linearize import by_differentiation, by_regression
-from policies.mlp import GaussianPolicy
 
 N, T, NX, NU = 6, 7, 4, 3
 STD = np.array([0.3, 1.0, 0.05])

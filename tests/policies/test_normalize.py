@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from policies.mlp import GaussianPolicy
+
 from policies.normalize import Normalizer
 
 NO = 4

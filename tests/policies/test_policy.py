@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from policies.mlp import GaussianPolicy
 
 NO, NU = 3, 2

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies.mlp import GaussianPolicy
 from support import oracles
 
-from policies.mlp import GaussianPolicy
 from policies.regression import Settings, Targets, fit, optimizer
 
 NO, NU = 2, 2

@@ -1,112 +1,101 @@
 """Model-free guidance: a privileged policy improved by PPO, and a learner that imitates it, in one compiled step.
 
 One update collects an unroll of every environment and then minimises the terms of the method's objective for some
-epochs; `methods` says which terms, `losses` what they are. The four phases of guided policy
-search are terms of one loss here: improve (L1), teach (L2), pull back (L3), and the learner's own gradient (L4).
+epochs; `methods` says which terms, `losses` what they are. The four phases of guided policy search are terms of one
+loss here: improve (L1), teach (L2), pull back (L3), and the learner's own gradient (L4).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from gps.guiders.guider import Metrics
-from gps.guiders.model_free.losses import Batch, Objective
+from gps.guiders.model_free.batch import make_batch
+from gps.guiders.model_free.losses import Objective
 from gps.guiders.model_free.methods import METHODS
-from gps.guiders.model_free.roles import Roles
-from gps.guiders.model_free.settings import DEFAULTS
-from gps.guiders.model_free.stages import TEACHER_FIRST, Stage, Terms, main_stage, window_length
-from gps.guiders.model_free.unroll import Running, Unroll, advantages, collect, finals_of
-from gps.pytrees import all_finite, bare, keyed, select
+from gps.guiders.model_free.minimise import Minimiser
+from gps.guiders.model_free.networks import Networks
+from gps.guiders.model_free.plan import TEACHER_FIRST, Plan, plan_of, window_length
+from gps.guiders.model_free.settings import SETTINGS
+from gps.guiders.model_free.state import ModelFreeState, Teacher
+from gps.guiders.model_free.unroll import Running, Unroll, collect
+from gps.pytrees import bare, keyed
 from gps.settings import unknown
 from gps.tasks.check import check_environment
 from gps.tasks.task import Environment
 from policies.network import NetworkPolicy
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ModelFreeState:
-    """What one update hands to the next."""
-
-    params: dict[str, Any]  # of policies and critics
-    optimizer: dict[str, Any]  # of each of them: a network that is not trained for a while keeps its moments
-    normalizers: dict[str, Any]  # of what guider and learner see
-    running: Running  # with bare random keys
-    alpha: Float[Array, ""]  # weight of the pull back of GPO-penalty
-    updates: Array  # done so far
-
-
 class ModelFree:
     """See `gps.guiders.guider.Guider` and the top of this file.
 
+    A guider whose `teacher_run` names a run's folder takes its teacher from there: whoever starts a run calls `adopt`
+    on the first state. A state from a checkpoint has the teacher in it.
+
     Args:
-        begun: its state will come from a checkpoint, which holds a teacher that was taken from another run.
+        name: of the method.
+        settings: of the type `gps.guiders.model_free.settings.SETTINGS[name]`.
     """
 
-    def __init__(self, name: str, task: Environment, settings: Any, begun: bool = False):
+    def __init__(self, name: str, task: Environment, settings: Any):
         if name not in METHODS:
             raise unknown("model-free guider", name, METHODS)
-        kind = type(DEFAULTS[name])
-        if not isinstance(settings, kind):
-            raise ValueError(f"settings of guider {name!r} must be {kind.__name__}, not {type(settings).__name__}")
+        if not isinstance(settings, SETTINGS[name]):
+            wanted = SETTINGS[name].__name__
+            raise ValueError(f"settings of guider {name!r} must be {wanted}, not {type(settings).__name__}")
         check_environment(task)
-        self.name = name
-        self.task = task
-        self.settings = settings
         method, ppo = METHODS[name], settings.ppo
-        imitation = getattr(settings, "imitation", None)
-        if not task.privileged_size and (method.guider != "none" or method.critic == "guider"):
+        if not task.privileged_size and (method.guided or method.critic == "guider"):
             raise ValueError(
                 f"guider {name!r} needs a privileged observation, which {task.name} has not: take 'ppo', or give "
                 "the task's observations a 'privileged_state'"
             )
-        self.roles = Roles.make(method, imitation is not None and imitation.shared, task, settings.learner.network)
-        self.window = window_length(settings.learner.network.memory, ppo)
-        if method.acts == "halves" and ppo.environments % 2:
+        if method.collects == "halves" and ppo.environments % 2:
             raise ValueError(
                 f"guider.ppo.environments must be even for {name}, whose two policies share them, not "
                 f"{ppo.environments}"
             )
-        self.objective = Objective(self.roles, settings)
+        self.name = name
+        self.task = task
+        self.settings = settings
         self.updates = ppo.updates
         self.fused = not task.calls_host
         self.steps_per_iteration = ppo.updates * ppo.environments * ppo.unroll
-        self._main = main_stage(method)
-        self._first: Stage | None = None
-        self._teacher = None
-        if method.guider == "frozen":
-            if settings.teacher.run and not begun:
-                from gps.runs.teacher import load_teacher  # it reads a run, which is built by what imports this
-
-                self._teacher = load_teacher(settings.teacher.run, self)
-            if not settings.teacher.run:
-                self._first = TEACHER_FIRST
-        self._adam = optax.chain(optax.clip_by_global_norm(ppo.gradient_norm), optax.adam(ppo.learning_rate, eps=1e-5))
+        self.method = method
+        self.teacher_run = settings.teacher.run if method.teacher_first else ""
+        self.plan = plan_of(method)
+        self.trains_teacher = method.teacher_first and not self.teacher_run
+        shared = "networks" in method.tables and settings.networks.shared
+        self.networks = Networks.make(method, shared, task, settings.learner.network)
+        self.window = window_length(settings.learner.network.memory, ppo)
+        self._losses = (*(TEACHER_FIRST.losses * self.trains_teacher), *self.plan.losses)
+        self.minimiser = Minimiser(Objective(self.networks, settings))
 
     def init(self, key: PRNGKeyArray) -> ModelFreeState:
         """Fresh networks, and environments at the start of an episode."""
         learner, rest = jax.random.split(key)
         critics, starting = jax.random.split(rest)
         count = self.settings.ppo.environments
-        params, normalizers = self.roles.start(learner, critics), self.roles.start_normalizers()
-        if self._teacher is not None:
-            params["guider"], normalizers["guider"] = self._teacher
+        params = self.networks.start(learner, critics)
+        if self.method.backtracks:
+            params = self.networks.backtracked(params)
         states = jax.vmap(self.task.reset)(jax.random.split(starting, count))
-        memories = self.roles.start_memories(count)
-        running = Running(bare(states), jnp.ones(count, bool), jnp.zeros(count), memories)
-        zero = jnp.zeros((), jnp.int32)
-        if self.roles.method.pull == "backtrack":
-            params = self.roles.backtracked(params)
-        optimizer = {name: self._adam.init(own) for name, own in params.items()}
-        return ModelFreeState(params, optimizer, normalizers, running, jnp.zeros(()), zero)
+        memories = self.networks.start_memories(count)
+        return ModelFreeState(
+            params=params,
+            optimizer_state=self.minimiser.start(params, self._losses),
+            normalizers=self.networks.start_normalizers(),
+            running=Running(bare(states), jnp.ones(count, bool), jnp.zeros(count), memories),
+            alpha=jnp.zeros(()),
+            updates=jnp.zeros((), jnp.int32),
+        )
 
     def collect(self, state: ModelFreeState, key: PRNGKeyArray) -> tuple[Running, Unroll]:
         """Unroll whoever acts in every environment."""
@@ -115,7 +104,7 @@ class ModelFree:
         running = dataclasses.replace(state.running, states=keyed(state.running.states, reset))
         acting, who = self._acting(state)
         policy = (state.params, state.normalizers)
-        after, unroll = collect(self.task, self.roles, acting, who, policy, running, key, ppo.unroll)
+        after, unroll = collect(self.task, self.networks, acting, who, policy, running, key, ppo.unroll)
         return dataclasses.replace(after, states=bare(after.states), memories=state.running.memories), unroll
 
     def check(self, samples: tuple[Running, Unroll]) -> None:
@@ -123,176 +112,113 @@ class ModelFree:
 
     def policy(self, state: ModelFreeState) -> NetworkPolicy:
         """The learner's policy."""
-        return self.roles.learner(state.params, state.normalizers)
+        return self.networks.learner(state.params, state.normalizers)
 
     def update(self, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
         """Everything that follows `collect`; returns the state and metrics."""
-        if self._first is None:
-            return self._learn(self._main, state, samples, key)
-        stages = (self._first, self._main)
-        learn = [functools.partial(self._learn, stage, state, samples, key) for stage in stages]
+        if not self.trains_teacher:
+            return self._learn(self.plan, state, samples, key)
+        learn = [functools.partial(self._learn, plan, state, samples, key) for plan in (TEACHER_FIRST, self.plan)]
         names = sorted({name for one in learn for name in jax.eval_shape(one)[1]})
 
         def alike(one):
-            """With the metrics of both stages; those that it has not are NaN."""
+            """With the metrics of both plans; those that it has not are NaN."""
             after, metrics = one()
             return after, {name: jnp.asarray(metrics.get(name, jnp.nan), float) for name in names}
 
         return jax.lax.cond(self._early(state), *(functools.partial(alike, one) for one in learn))
 
+    def teacher(self, state: ModelFreeState) -> Teacher:
+        """The trained guider, for another run.
+
+        Errors:
+            ValueError where this method keeps no privileged policy, or has not trained it to its end.
+        """
+        if not self.method.guided or self.method.backtracks:
+            raise ValueError(
+                f"this is a run of {self.name}, which keeps no privileged policy: take one of 'ppo-bc' or of a method "
+                "that trains its teacher first"
+            )
+        if self.trains_teacher and self._early(state):
+            raise ValueError(
+                f"this run has had {int(state.updates)} of the {self.settings.teacher.updates} updates of its teacher: "
+                "bring it to its end first (gps train --resume)"
+            )
+        return self._as_teacher(state)
+
+    def adopt(self, state: ModelFreeState, teacher: Teacher) -> ModelFreeState:
+        """The state with a teacher from another run as its guider.
+
+        Errors:
+            ValueError where the teacher is of another form or another task.
+        """
+        own, other = self._as_teacher(state).form(), teacher.form()
+        for what, needed in own.items():
+            if needed != other[what]:
+                raise ValueError(
+                    f"guider.teacher.run = {self.teacher_run!r} has another {what}: {other[what]}, and this run has "
+                    f"{needed}"
+                )
+        params, normalizers = {"guider": teacher.params}, {"guider": teacher.normalizer}
+        return dataclasses.replace(state, params=state.params | params, normalizers=state.normalizers | normalizers)
+
+    def _as_teacher(self, state: ModelFreeState) -> Teacher:
+        networks = self.networks
+        return Teacher(
+            params=state.params[networks.owner("guider")],
+            normalizer=state.normalizers["guider"],
+            task=self.task.name,
+            network=self.settings.learner.network,
+            sizes=(networks.privileged, networks.observed),
+        )
+
     def _acting(self, state: ModelFreeState) -> tuple[tuple[str, ...], Array]:
-        """Roles that may act, and for each environment the index of the one that does."""
+        """Policies that may act, and for each environment the index of the one that does."""
         count = self.settings.ppo.environments
-        acts = self._main.acts
-        roles = ("learner", "imitator") if acts == "halves" else (acts,)
-        who = jnp.arange(count) * len(roles) // count
-        if self._first is None or acts == "guider":
-            return roles, who
-        return ("guider", *roles), (1 + who) * (1 - self._early(state))
+        collects = self.plan.collects
+        policies = ("learner", "imitator") if collects == "halves" else (collects,)
+        who = jnp.arange(count) * len(policies) // count
+        if not self.trains_teacher or collects == "guider":
+            return policies, who
+        return ("guider", *policies), (1 + who) * (1 - self._early(state))
 
     def _early(self, state: ModelFreeState) -> Array:
         """Whether the teacher is still being trained."""
         return state.updates < self.settings.teacher.updates
 
-    def _learn(self, stage: Stage, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
-        running, unroll = samples
-        roles = self.roles
-        seen = roles.normalized(state.normalizers, unroll.obs)
-        batch, memories = self._batch(stage, state, unroll, seen)
-
-        carry = (state.params, state.optimizer, state.alpha)
+    def _learn(self, plan: Plan, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
+        (running, unroll), networks, ppo = samples, self.networks, self.settings.ppo
+        policy, before = (state.params, state.normalizers), state.running.memories
+        batch, memories = make_batch(networks, self.settings, plan, policy, before, unroll, self.window)
+        # the order of sequences in each epoch of each loss, all by one sort of random numbers
+        sizes = (len(plan.losses), ppo.epochs, batch.first.shape[1])
+        draws = jax.random.bits(key, math.prod(sizes)).reshape(sizes)
+        orders = jnp.argsort(draws, axis=-1).reshape(*sizes[:2], ppo.minibatches, -1)
         metrics: Metrics = {}
-        for i, terms in enumerate(stage.phases):
-            carry, log = self._minimise(terms, batch, carry, jax.random.fold_in(key, i))
+        for terms, order in zip(plan.losses, orders, strict=True):
+            state, log = self.minimiser.run(terms, batch, state, order)
             metrics |= log
-        params, optimizer, alpha = carry
-        if roles.method.pull == "backtrack":
-            params = roles.backtracked(params)
-        if roles.method.pull == "penalty":
-            metrics["alpha"] = alpha
-        running = dataclasses.replace(running, memories=memories)
-        normalizers = self._follow_statistics(stage, state.normalizers, unroll)
-        metrics |= {
-            "train_return": jnp.nanmean(unroll.returned),
-            "diverged_samples": unroll.diverged.sum(),
-        }
-        return ModelFreeState(params, optimizer, normalizers, running, alpha, state.updates + 1), metrics
+        if self.method.backtracks:
+            state = dataclasses.replace(state, params=networks.backtracked(state.params))
+        if "penalty" in self.method.tables:
+            metrics["alpha"] = state.alpha
+        metrics |= {"train_return": jnp.nanmean(unroll.returned), "diverged_samples": unroll.diverged.sum()}
+        after = dataclasses.replace(
+            state,
+            normalizers=self._follow_statistics(plan, state.normalizers, unroll),
+            running=dataclasses.replace(running, memories=memories),
+            updates=state.updates + 1,
+        )
+        return after, metrics
 
-    def _minimise(self, terms: Terms, batch: Batch, carry: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
-        """Epochs of gradient steps on the terms; the carry is parameters, the optimiser's state, and alpha."""
-        ppo = self.settings.ppo
-
-        trained = self.roles.trained(terms)
-
-        def loss(own, params, part, alpha):
-            return self.objective.total({**params, **own}, part, alpha, terms)
-
-        def step(carry, chosen):
-            params, optimizer, alpha = carry
-            own, memory = ({name: tree[name] for name in trained} for tree in (params, optimizer))
-            gradient, log = jax.grad(loss, has_aux=True)(own, params, _sequences(batch, chosen), alpha)
-            steps = {name: self._adam.update(gradient[name], memory[name]) for name in trained}
-            changed = {name: optax.apply_updates(own[name], step) for name, (step, _) in steps.items()}
-            moved = {name: memory for name, (_, memory) in steps.items()}
-            sound = all_finite(gradient, batched=False)
-            changed, moved = select(sound, (changed, moved), (own, memory))
-            return ({**params, **changed}, {**optimizer, **moved}, alpha), log | {"failed_updates": 1.0 - sound}
-
-        def epoch(carry, key):
-            order = jax.random.permutation(key, batch.first.shape[1]).reshape(ppo.minibatches, -1)
-            (params, optimizer, alpha), log = jax.lax.scan(step, carry, order)
-            if self.roles.method.pull == "penalty":
-                alpha = self._adapt(alpha, log["kl_to_learner"].mean())
-            return (params, optimizer, alpha), log
-
-        carry, log = jax.lax.scan(epoch, carry, jax.random.split(key, ppo.epochs))
-        return carry, {
-            name: values.sum() if name == "failed_updates" else values.mean() for name, values in log.items()
-        }
-
-    def _batch(self, stage: Stage, state: ModelFreeState, unroll: Unroll, seen) -> tuple[Batch, dict[str, Array]]:
-        """Sequences to learn from, with advantages and targets; and the memories at the end of the unroll."""
-        roles, ppo, params = self.roles, self.settings.ppo, state.params
-        critics = [critic for critic in roles.method.critics if any(critic in terms for terms in stage.phases)]
-        everyone = [*roles.method.roles, *roles.method.critics] if self.settings.learner.network.memory else critics
-        before = state.running.memories
-        found = {name: roles.along(params, name, before[name], seen, unroll.first) for name in everyone}
-        after = roles.normalized(state.normalizers, unroll.final)
-
-        def finals(critic: str, needed: Array) -> Array:
-            return finals_of(roles, params, critic, found[critic][0], after, needed)
-
-        weights = self._weights(stage, unroll)
-        rewards = ppo.reward_scale * unroll.reward
-        targets, advantage = {}, jnp.zeros_like(rewards)
-        for critic in critics:
-            values, paid = found[critic][1], rewards
-            if critic == "critic" and roles.method.shaped:
-                potential = finals("imitator_critic", jnp.ones_like(unroll.done))
-                potential = jnp.where(unroll.done & ~unroll.truncated, 0.0, potential)
-                paid = rewards + ppo.discount * potential - found["imitator_critic"][1]
-            last = finals(critic, unroll.truncated)
-            gained = advantages(paid, values, last, unroll.done, unroll.truncated, ppo.discount, ppo.trace)
-            targets[critic] = gained + values
-            if critic == stage.critic:
-                advantage = _standardized(gained, weights["learner"])
-        W, sequences = self.window, unroll.reward.size // self.window
-        # a sequence starts with the memory that the last step of the sequence before it left
-        held = {name: jnp.zeros((sequences, memory.shape[-1])) for name, memory in before.items()}
-        if self.settings.learner.network.memory:
-            for name, (hs, _) in found.items():
-                starts = jnp.concatenate([before[name][None], hs[W - 1 : -1 : W]])
-                held[name] = starts.reshape(sequences, -1)
-            before = {name: hs[-1] for name, (hs, _) in found.items()}
-        per_step = (seen, unroll.first, unroll.action, unroll.log_prob, weights, advantage, targets)
-        seen, first, action, log_prob, weights, advantage, targets = jax.tree.map(lambda x: _windows(x, W), per_step)
-        return Batch(seen, first, held, action, log_prob, weights, advantage, targets), before
-
-    def _weights(self, stage: Stage, unroll: Unroll) -> dict[str, Array]:
-        """Which steps count for the learner's policy gradient and for each critic: those of its own policy."""
-        ones = jnp.ones_like(unroll.reward)
-        weights = dict.fromkeys(("learner", *self.roles.method.critics), ones)
-        if stage.acts == "halves":
-            imitator = (jnp.arange(ones.shape[1]) * 2 // ones.shape[1]) * ones
-            weights |= {"learner": 1.0 - imitator, "critic": 1.0 - imitator, "imitator_critic": imitator}
-        return weights
-
-    def _follow_statistics(self, stage: Stage, normalizers: dict[str, Any], unroll: Unroll) -> dict[str, Any]:
+    def _follow_statistics(self, plan: Plan, normalizers: dict[str, Any], unroll: Unroll) -> dict[str, Any]:
         """Normalisers that have seen this unroll too; that of a frozen guider stays."""
         if not self.settings.ppo.normalize:
             return normalizers
         ones = jnp.ones(unroll.reward.size)
-        state = unroll.obs["state"]
-        new = {**normalizers, "learner": normalizers["learner"].update(state.reshape(len(ones), -1), ones)}
-        if self.roles.privileged and (self.roles.method.guider != "frozen" or stage is self._first):
-            together = self.roles.together(unroll.obs)
-            new["guider"] = normalizers["guider"].update(together.reshape(len(ones), -1), ones)
+        observed = unroll.obs["state"]
+        new = {**normalizers, "learner": normalizers["learner"].update(observed.reshape(len(ones), -1), ones)}
+        if self.networks.privileged and (not self.method.teacher_first or plan is TEACHER_FIRST):
+            everything = self.networks.everything(unroll.obs)
+            new["guider"] = normalizers["guider"].update(everything.reshape(len(ones), -1), ones)
         return new
-
-    def _adapt(self, alpha: Array, distance: Array) -> Array:
-        """The weight alpha of GPO-penalty after an epoch with that mean distance."""
-        s = self.settings.penalty
-        up, down = distance > 1.2 * s.target, distance < s.target / 1.2
-        factor = jnp.where(up, jnp.full((), 1.2), jnp.where(down, jnp.full((), 1 / 1.2), jnp.ones(())))
-        awake = jnp.where(distance > s.target, jnp.full((), s.start), alpha)
-        return jnp.minimum(jnp.where(alpha < 1e-5, awake, factor * alpha), s.largest)
-
-
-def _windows(x: Array, W: int) -> Array:
-    """(L N ...) in sequences of W steps: (W L/W*N ...)."""
-    L, N = x.shape[:2]
-    return jnp.swapaxes(x.reshape(L // W, W, N, *x.shape[2:]), 0, 1).reshape(W, L // W * N, *x.shape[2:])
-
-
-def _sequences(batch: Batch, chosen: Array) -> Batch:
-    """Some of a batch's sequences."""
-    part = jax.tree.map(lambda x: x[:, chosen], dataclasses.replace(batch, memories={}))
-    return dataclasses.replace(part, memories=jax.tree.map(lambda x: x[chosen], batch.memories))
-
-
-def _standardized(values: Array, weights: Array) -> Array:
-    """With mean zero and deviation one over the steps that count."""
-    total = weights.sum()
-    mean = (weights * values).sum() / total
-    deviation = jnp.sqrt((weights * (values - mean) ** 2).sum() / total)
-    return (values - mean) / (deviation + 1e-8)

@@ -12,34 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from gps.guiders.model_free.roles import Roles
+from gps.guiders.model_free.batch import Batch
+from gps.guiders.model_free.methods import Method
+from gps.guiders.model_free.networks import Networks
 
 _LARGEST_LOG_RATIO = 10.0
 _VALUE_WEIGHT = 0.25  # of a critic's squared error; with an optimiser of its own, only the clipping of its norm sees it
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Batch:
-    """S sequences of W steps; W is 1 without memory."""
-
-    seen: dict[str, Float[Array, "W S n"]]  # normalised observations of guider and learner
-    first: Bool[Array, "W S"]
-    memories: dict[str, Float[Array, "S H"]]  # of policies and critics before the sequence
-    action: Array  # raw, W S (nu)
-    log_prob: Float[Array, "W S"]  # of the policy that acted
-    weights: dict[str, Float[Array, "W S"]]  # by policy or critic: 1 where a step counts for its policy gradient
-    advantage: Float[Array, "W S"]  # normalised
-    targets: dict[str, Float[Array, "W S"]]  # by critic: what it is to predict
 
 
 @dataclass(frozen=True)
 class Objective:
     """Which terms are minimised, and with what numbers. Each term is a mean over the steps that count for it."""
 
-    roles: Roles
+    networks: Networks
     settings: Any  # of the method; see gps.guiders.model_free.settings
 
     def improve(self, z: dict[str, Array], batch: Batch) -> tuple[Array, dict[str, Array]]:
@@ -47,7 +34,7 @@ class Objective:
         log_prob = self._log_prob(z["guider"], batch)
         ratio = _ratio(log_prob, batch.log_prob)
         clipped = ratio
-        if self.roles.method.pull == "clip":
+        if self.clipped:
             learner = jax.lax.stop_gradient(self._log_prob(z["learner"], batch))
             clipped = jnp.clip(_ratio(log_prob, learner), *self.settings.region.bounds)
             clipped = clipped * _ratio(learner, batch.log_prob)
@@ -65,7 +52,7 @@ class Objective:
     def pull_back(self, z: dict[str, Array], batch: Batch) -> Array:
         """L3: the guider moves towards the learner; with GPO-clip only where its ratio has left the region."""
         distance = self.distance(z["guider"], jax.lax.stop_gradient(z["learner"]))
-        if self.roles.method.pull != "clip":
+        if not self.clipped:
             return distance.mean()
         low, high = self.settings.region.bounds
         ratio = _ratio(self._log_prob(z["guider"], batch), self._log_prob(z["learner"], batch))
@@ -81,12 +68,12 @@ class Objective:
         """KL between guider and learner, nats; direction and reduction as the settings say."""
         imitation = self.settings.imitation
         pair = (guider, learner) if imitation.kl == "forward" else (learner, guider)
-        kl = self.roles.distribution.kl(*pair)
+        kl = self.networks.distribution.kl(*pair)
         return kl.mean(-1) if imitation.reduction == "mean" else kl.sum(-1)
 
     def advice(self, z: dict[str, Array]) -> Float[Array, "W S"]:
         """ADVISOR's weight of imitation: near 1 where an imitator can do what the guider does."""
-        kl = self.roles.distribution.kl(z["guider"], z["imitator"]).sum(-1)
+        kl = self.networks.distribution.kl(z["guider"], z["imitator"]).sum(-1)
         return jax.lax.stop_gradient(jnp.exp(-self.settings.advice.sharpness * kl))
 
     def total(self, params, batch: Batch, alpha: Array, terms: tuple[str, ...]) -> tuple[Array, dict[str, Array]]:
@@ -96,38 +83,48 @@ class Objective:
             alpha: weight of the pull back of GPO-penalty.
             terms: of "improve", "teach", "pull_back", "follow", "imitate", and the names of critics.
         """
-        method, roles = self.roles.method, self.roles
-        names = needed(method, terms)
-        z = {n: roles.along(params, n, batch.memories[n], batch.seen, batch.first)[1] for n in names}
+        method = self.networks.method
+        ran = self.networks.run(params, _read_by(method, terms), batch.memories, batch.seen, batch.first)
+        z = {name: outputs for name, (_, outputs) in ran.items()}
         losses: dict[str, Array] = {}
         log: dict[str, Array] = {}
-        advice = self.advice(z) if method.advised and "teach" in terms else None
+        advised = "advice" in method.tables and "teach" in terms
+        advice = self.advice(z) if advised else None
         if "improve" in terms:
-            losses["improve"], found = self.improve(z, batch)
-            log |= {f"guider_{name}": value for name, value in found.items()}
+            losses["improve"], details = self.improve(z, batch)
+            log |= {f"guider_{name}": value for name, value in details.items()}
         if "teach" in terms:
             losses["teach"] = self.teach(z, "learner", 1.0 if advice is None else advice)
         if "imitate" in terms:
             losses["imitate"] = self.teach(z, "imitator")
         if "pull_back" in terms:
-            weight = alpha if method.pull == "penalty" else 1.0
-            losses["pull_back"] = weight * self.pull_back(z, batch)
+            losses["pull_back"] = (alpha if self.penalised else 1.0) * self.pull_back(z, batch)
         if "teach" in terms or "pull_back" in terms:
             log["kl_to_learner"] = self.distance(z["guider"], z["learner"]).mean()
         if "follow" in terms:
-            loss, found = self.follow(z, batch, 1.0 if advice is None else 1.0 - advice)
+            loss, details = self.follow(z, batch, 1.0 if advice is None else 1.0 - advice)
             losses["follow"] = self._follow_weight(alpha) * loss
-            log |= {f"learner_{name}": value for name, value in found.items()}
+            log |= {f"learner_{name}": value for name, value in details.items()}
         losses |= {critic: self.predict(z, batch, critic) for critic in method.critics if critic in terms}
         if advice is not None:
             log["advice"] = advice.mean()
         log |= {f"loss_{name}": value for name, value in losses.items()}
         return sum(losses.values(), jnp.zeros(())), log
 
+    @property
+    def penalised(self) -> bool:
+        """The weight alpha holds the guider to the learner."""
+        return "penalty" in self.networks.method.tables
+
+    @property
+    def clipped(self) -> bool:
+        """The guider is clipped to a region around the learner."""
+        return "region" in self.networks.method.tables
+
     def _follow_weight(self, alpha: Array) -> Array | float:
-        if self.roles.method.pull == "penalty":
+        if self.penalised:
             return alpha
-        return self.settings.follow.weight if self.roles.method.pull == "clip" else 1.0
+        return self.settings.follow.weight if "follow" in self.networks.method.tables else 1.0
 
     def _policy_gradient(
         self, z, ratio, clipped, advantage, counts, share: Array | float = 1.0
@@ -136,25 +133,23 @@ class Objective:
         ppo = self.settings.ppo
         low, high = 1.0 - ppo.clip, 1.0 + ppo.clip
         surrogate = jnp.minimum(ratio * advantage, jnp.clip(clipped, low, high) * advantage)
-        entropy = self.roles.distribution.entropy(z)
+        entropy = self.networks.distribution.entropy(z)
         beyond = ((ratio < low) | (ratio > high)).astype(ratio.dtype)
         log = {"entropy": _mean(entropy, counts), "clipped": _mean(beyond, counts)}
         return -_mean(share * (surrogate + ppo.entropy * entropy), counts), log
 
     def _log_prob(self, z: Array, batch: Batch) -> Float[Array, "W S"]:
-        return self.roles.distribution.log_prob(z, batch.action)
+        return self.networks.distribution.log_prob(z, batch.action)
 
 
-def needed(method, terms: tuple[str, ...]) -> tuple[str, ...]:
+def _read_by(method: Method, terms: tuple[str, ...]) -> tuple[str, ...]:
     """The policies and critics whose outputs the terms read."""
     readers = {
         "guider": ("improve", "teach", "pull_back", "imitate"),
-        "learner": ("teach", "pull_back", "follow"),
+        "learner": ("teach", "pull_back", "follow", *(("improve",) if "region" in method.tables else ())),
         "imitator": ("imitate",),
     }
-    names = [role for role in method.roles if any(term in terms for term in readers[role])]
-    if method.pull == "clip" and "improve" in terms and "learner" not in names:
-        names.append("learner")
+    names = (name for name in method.policies if any(term in terms for term in readers[name]))
     return (*names, *(critic for critic in method.critics if critic in terms))
 
 

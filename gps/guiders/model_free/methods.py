@@ -1,9 +1,12 @@
-"""What distinguishes the model-free methods from each other: who is trained how, who acts, and what the critic sees.
+"""The model-free methods, a row each: what `gps list` says of it, its terms, and its tables of settings.
 
-    L1  improve    PPO on the guider mu: clipped ratio to the policy that acted
-    L2  teach      KL(stop(mu), pi): the learner imitates
-    L3  pull back  KL(mu, stop(pi)): the guider is held to what the learner can imitate
-    L4  follow     PPO on the learner pi itself, with the same advantages
+    improve    L1: PPO on the guider mu, its ratio clipped to the policy that collected
+    teach      L2: KL(stop(mu), pi); the learner pi imitates the guider
+    pull_back  L3: KL(mu, stop(pi)); the guider is held to what the learner can imitate
+    follow     L4: PPO on the learner itself, with the same advantages
+    imitate    KL(stop(mu), imitator); a third policy does nothing but imitate
+
+Importing this module imports no jax, so that names can be listed quickly.
 
 Source:
     Li, Xie, Lu, "Guided Policy Optimization under Partial Observability", arXiv 2505.15418. Baselines as that paper
@@ -18,45 +21,127 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """One method; `gps.guiders.model_free.guider` does what it says."""
+    """One row; `gps.guiders.model_free.guider` does what it says."""
 
-    acts: str = "guider"  # who collects: "guider", "learner", or "halves" (learner and imitator, half of all each)
-    guider: str = "improved"  # "improved" by L1, "frozen" after it was trained first and alone, or "none"
-    taught: bool = True  # L2
-    follows: bool = False  # L4
-    # How the guider is held: "" (not at all), "backtrack" (it starts each update as the learner), "penalty", "clip".
-    pull: str = ""
-    critic: str = "guider"  # the critic sees what the "guider" sees, or the "learner"
-    advised: bool = False  # L2 and L4 weighted by how well an imitator can do what the guider does
-    shaped: bool = False  # the learner's reward is shaped by the value of an imitator
+    about: str  # its line in `gps list`
+    terms: tuple[str, ...]  # of its loss, besides those of critics
+    # Besides "learner" and "ppo", which all methods have; see `gps.guiders.model_free.settings.TABLES`. Methods with a
+    # guider have "imitation". "teacher": the guider is trained first and alone, then frozen. "penalty" and "region":
+    # how a guider is pulled back. "advice": teach and follow are weighted by how well an imitator does.
+    tables: tuple[str, ...] = ()
+    collects: str = "guider"  # who acts: "guider", "learner", or "halves" (learner and imitator, half of all each)
+    critic: str = "guider"  # the critic sees what the "guider" sees, or what the "learner" sees
+    backtracks: bool = False  # each update begins with the guider as a copy of the learner
+    shaped: bool = False  # the learner's reward is shaped by the value of the imitator
 
     @property
-    def roles(self) -> tuple[str, ...]:
+    def guided(self) -> bool:
+        """Whether there is a guider."""
+        return "imitation" in self.tables
+
+    @property
+    def teacher_first(self) -> bool:
+        """Whether the guider is trained first and alone."""
+        return "teacher" in self.tables
+
+    @property
+    def policies(self) -> tuple[str, ...]:
         """The policies that there are."""
-        guider = () if self.guider == "none" else ("guider",)
-        return (*guider, "learner", *(("imitator",) if self.advised or self.shaped else ()))
+        there = {"guider": self.guided, "learner": True, "imitator": "imitate" in self.terms}
+        return tuple(name for name, is_there in there.items() if is_there)
 
     @property
     def critics(self) -> tuple[str, ...]:
         """The value functions: of the policy gradients, of a teacher trained first, and of an imitator."""
-        own = ("critic",) if self.guider == "improved" or self.follows else ()
-        teacher = ("teacher_critic",) if self.guider == "frozen" else ()
-        return (*own, *teacher, *(("imitator_critic",) if self.shaped else ()))
+        there = {
+            "critic": "improve" in self.terms or "follow" in self.terms,
+            "teacher_critic": self.teacher_first,
+            "imitator_critic": self.shaped,
+        }
+        return tuple(name for name, is_there in there.items() if is_there)
 
 
 METHODS = {
-    "gpo-naive": Method(pull="backtrack"),
-    "gpo-penalty": Method(follows=True, pull="penalty"),
-    "gpo-clip": Method(follows=True, pull="clip"),
-    "gpo-clip-supervised": Method(pull="clip"),
-    "gpo-ablation": Method(taught=False, follows=True, pull="penalty"),
-    "ppo": Method(acts="learner", guider="none", taught=False, follows=True, critic="learner"),
-    "ppo-asym": Method(acts="learner", guider="none", taught=False, follows=True),
-    "ppo-bc": Method(),
-    "a2d": Method(acts="learner", critic="learner"),
-    "advisor-co": Method(acts="learner", follows=True, critic="learner", advised=True),
-    "advisor": Method(acts="learner", guider="frozen", follows=True, critic="learner", advised=True),
-    "dagger": Method(acts="learner", guider="frozen"),
-    "bc": Method(guider="frozen"),
-    "elf": Method(acts="halves", guider="frozen", taught=False, follows=True, critic="learner", shaped=True),
+    "gpo-naive": Method(
+        "GPO: the guider improves by PPO, the learner imitates, the guider starts anew as the learner",
+        terms=("improve", "teach"),
+        tables=("imitation",),
+        backtracks=True,
+    ),
+    "gpo-penalty": Method(
+        "GPO: guider and learner improve by PPO, a penalty holds the guider to the learner",
+        terms=("improve", "teach", "pull_back", "follow"),
+        tables=("imitation", "networks", "penalty"),
+    ),
+    "gpo-clip": Method(
+        "GPO: guider and learner improve by PPO, the guider is clipped to a region around the learner",
+        terms=("improve", "teach", "pull_back", "follow"),
+        tables=("imitation", "networks", "region", "follow"),
+    ),
+    "gpo-clip-supervised": Method(
+        "gpo-clip whose learner imitates and does nothing else",
+        terms=("improve", "teach", "pull_back"),
+        tables=("imitation", "networks", "region"),
+    ),
+    "gpo-ablation": Method(
+        "gpo-penalty whose learner does not imitate",
+        terms=("improve", "pull_back", "follow"),
+        tables=("imitation", "networks", "penalty"),
+    ),
+    "ppo": Method(
+        "PPO on what the learner sees; no guider",
+        terms=("follow",),
+        collects="learner",
+        critic="learner",
+    ),
+    "ppo-asym": Method(
+        "PPO on what the learner sees, with a value function that sees everything",
+        terms=("follow",),
+        collects="learner",
+    ),
+    "ppo-bc": Method(
+        "the guider improves by PPO and acts, the learner imitates it",
+        terms=("improve", "teach"),
+        tables=("imitation", "networks"),
+    ),
+    "a2d": Method(
+        "the guider improves by PPO while the learner acts and imitates it",
+        terms=("improve", "teach"),
+        tables=("imitation", "networks"),
+        collects="learner",
+        critic="learner",
+    ),
+    "advisor-co": Method(
+        "ADVISOR with a guider that learns along: imitation where the learner can, PPO where it can not",
+        terms=("improve", "teach", "follow", "imitate"),
+        tables=("imitation", "advice"),
+        collects="learner",
+        critic="learner",
+    ),
+    "advisor": Method(
+        "ADVISOR with a teacher that was trained first",
+        terms=("teach", "follow", "imitate"),
+        tables=("imitation", "teacher", "advice"),
+        collects="learner",
+        critic="learner",
+    ),
+    "dagger": Method(
+        "DAgger: a teacher that was trained first labels what the learner visits",
+        terms=("teach",),
+        tables=("imitation", "teacher"),
+        collects="learner",
+    ),
+    "bc": Method(
+        "behaviour cloning of a teacher that was trained first",
+        terms=("teach",),
+        tables=("imitation", "teacher"),
+    ),
+    "elf": Method(
+        "ELF: an imitator's value shapes the reward of a learner that explores",
+        terms=("follow", "imitate"),
+        tables=("imitation", "teacher"),
+        collects="halves",
+        critic="learner",
+        shaped=True,
+    ),
 }

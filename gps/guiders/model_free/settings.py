@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 
 from gps.guiders.learner import LearnerSettings
+from gps.guiders.model_free.methods import METHODS
 from gps.settings import check_at_least, check_one_of, check_positive
 
 
@@ -40,13 +41,11 @@ class PpoSettings:
 
 
 @dataclass(frozen=True)
-class ApartSettings:
-    """How the distance between guider and learner, two networks, is measured: in teaching and in pulling back."""
+class ImitationSettings:
+    """How the distance between guider and learner is measured: in teaching and in pulling back."""
 
     kl: str = "forward"  # "forward" is KL(guider, learner), the paper's; "reverse" is KL(learner, guider)
     reduction: str = "mean"  # over the dimensions of an action: "mean", as the paper's code does, or "sum"
-
-    shared = False  # no setting: these methods need two networks
 
     def __post_init__(self):
         check_one_of(self, "kl", ("forward", "reverse"))
@@ -54,8 +53,8 @@ class ApartSettings:
 
 
 @dataclass(frozen=True)
-class ImitationSettings(ApartSettings):
-    """The same, where guider and learner can be one network."""
+class NetworksSettings:
+    """Of methods whose guider and learner can be one network."""
 
     shared: bool = True  # guider and learner are one network that is told who it is; False: one for each
 
@@ -127,86 +126,24 @@ class AdviceSettings:
         check_at_least(self, 0, "sharpness")
 
 
-# What each method has. A class adds tables to another one's, so that each table is named and filled in one place.
-
-
-@dataclass(frozen=True)
-class Plain:
-    """Without a guider."""
-
-    learner: LearnerSettings = field(default_factory=LearnerSettings)
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-
-
-@dataclass(frozen=True)
-class Guided(Plain):
-    """With a guider."""
-
-    imitation: ImitationSettings = field(default_factory=ImitationSettings)
-
-
-@dataclass(frozen=True)
-class Penalised(Guided):
-    """With a guider that a penalty pulls back."""
-
-    penalty: PenaltySettings = field(default_factory=PenaltySettings)
-
-
-@dataclass(frozen=True)
-class ClippedSupervised(Guided):
-    """With a guider that is clipped to the learner."""
-
-    region: RegionSettings = field(default_factory=RegionSettings)
-
-
-@dataclass(frozen=True)
-class Clipped(ClippedSupervised):
-    """The same, and the learner follows its own gradient too."""
-
-    follow: FollowSettings = field(default_factory=FollowSettings)
-
-
-@dataclass(frozen=True)
-class Apart(Plain):
-    """With a guider that has a network of its own."""
-
-    imitation: ApartSettings = field(default_factory=ApartSettings)
-
-
-@dataclass(frozen=True)
-class TeacherFirst(Apart):
-    """With a guider that is trained first."""
-
-    teacher: TeacherSettings = field(default_factory=TeacherSettings)
-
-
-@dataclass(frozen=True)
-class Advised(TeacherFirst):
-    """ADVISOR with a teacher that is trained first."""
-
-    advice: AdviceSettings = field(default_factory=AdviceSettings)
-
-
-@dataclass(frozen=True)
-class AdvisedTogether(Apart):
-    """ADVISOR with a guider that is trained along."""
-
-    advice: AdviceSettings = field(default_factory=AdviceSettings)
-
-
-DEFAULTS = {
-    "gpo-naive": Apart(),
-    "gpo-penalty": Penalised(),
-    "gpo-clip": Clipped(),
-    "gpo-clip-supervised": ClippedSupervised(),
-    "gpo-ablation": Penalised(),
-    "ppo": Plain(),
-    "ppo-asym": Plain(),
-    "ppo-bc": Guided(),
-    "a2d": Guided(),
-    "advisor-co": AdvisedTogether(),
-    "advisor": Advised(),
-    "dagger": TeacherFirst(),
-    "bc": TeacherFirst(),
-    "elf": TeacherFirst(),
+TABLES = {
+    "learner": LearnerSettings,
+    "ppo": PpoSettings,
+    "imitation": ImitationSettings,
+    "networks": NetworksSettings,
+    "penalty": PenaltySettings,
+    "region": RegionSettings,
+    "follow": FollowSettings,
+    "teacher": TeacherSettings,
+    "advice": AdviceSettings,
 }
+
+
+def _settings_of(name: str) -> type:
+    """The settings of a method: a frozen dataclass with a field for each of its tables."""
+    tables = ("learner", "ppo", *METHODS[name].tables)
+    fields = [(table, TABLES[table], field(default_factory=TABLES[table])) for table in tables]
+    return make_dataclass(f"{name.title().replace('-', '')}Settings", fields, frozen=True)
+
+
+SETTINGS = {name: _settings_of(name) for name in METHODS}  # types by method

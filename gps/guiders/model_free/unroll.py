@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from gps.guiders.model_free.roles import Observations, Roles
+from gps.guiders.model_free.networks import Networks, Observations
 from gps.pytrees import select
 from gps.tasks.task import Environment, State, diverged
 
@@ -44,7 +44,7 @@ class Unroll:
 
 def collect(
     task: Environment,
-    roles: Roles,
+    networks: Networks,
     acting: tuple[str, ...],
     who: Array,
     policy: tuple[dict[str, Any], dict[str, Any]],
@@ -55,28 +55,30 @@ def collect(
     """Let each of N environments be acted in for `length` steps; episodes that end begin anew.
 
     Args:
-        acting: the roles that may act.
+        acting: the policies that may act.
         who: (N) which of them does, in each environment.
         policy: parameters and normalisers.
 
     Returns:
-        Where the environments are afterwards (memories of roles that did not act are as before), and the unroll.
+        Where the environments are afterwards (memories of policies that did not act are as before), and the unroll.
     """
     params, normalizers = policy
-    drawing, resetting = jax.random.split(key)
-    noise = roles.distribution.noise(drawing, (length, len(who)))
+    count = len(who)
+    # each draw is a program of its own, and compiles twice as long where it is not flat
+    keys = jax.random.split(key, 1 + length * count)
+    noise = networks.distribution.noise(keys[0], (length * count,)).reshape(length, count, -1)
     reset, step = jax.vmap(task.reset), jax.vmap(task.step)
 
     def turn(carry: Running, inputs):
-        noise, key = inputs
-        seen = jax.tree.map(lambda x: x[None], roles.normalized(normalizers, carry.states.obs))
-        outputs = {role: roles.act(params, role, carry.memories[role], seen, carry.first[None]) for role in acting}
-        z: Array = outputs[acting[0]][1][0]
-        for i, role in enumerate(acting[1:], start=1):
-            z = jnp.where((who == i)[:, None], outputs[role][1][0], z)
-        memories = {**carry.memories, **{role: outputs[role][0][0] for role in acting}}
-        action = roles.distribution.sample(z, noise)
-        after = step(carry.states, roles.distribution.environment(action))
+        noise, keys = inputs
+        seen = jax.tree.map(lambda x: x[None], networks.normalized(normalizers, carry.states.obs))
+        ran = networks.run(params, acting, carry.memories, seen, carry.first[None])
+        z: Array = ran[acting[0]][1][0]
+        for i, name in enumerate(acting[1:], start=1):
+            z = jnp.where((who == i)[:, None], ran[name][1][0], z)
+        memories = carry.memories | {name: hs[0] for name, (hs, _) in ran.items()}
+        action = networks.distribution.sample(z, noise)
+        after = step(carry.states, networks.distribution.environment(action))
 
         sound = ~jax.vmap(diverged)(after)
         done = (after.done > 0) | ~sound
@@ -84,25 +86,22 @@ def collect(
         returns = carry.returns + reward
         final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), after.obs)
 
-        def renew():
-            return select(done, reset(jax.random.split(key, len(who))), after)
-
         unroll = Unroll(
             obs=carry.states.obs,
             final=final,
             first=carry.first,
             action=action,
-            log_prob=roles.distribution.log_prob(z, action),
+            log_prob=networks.distribution.log_prob(z, action),
             reward=reward,
             done=done,
             truncated=done & sound & (after.info["truncation"] > 0),
             returned=jnp.where(done, returns, jnp.nan),
             diverged=~sound,
         )
-        states = jax.lax.cond(done.any(), renew, lambda: after)
+        states = jax.lax.cond(done.any(), lambda: select(done, reset(keys), after), lambda: after)
         return Running(states, done, jnp.where(done, 0.0, returns), memories), unroll
 
-    return jax.lax.scan(turn, running, (noise, jax.random.split(resetting, length)))
+    return jax.lax.scan(turn, running, (noise, keys[1:].reshape(length, count)))
 
 
 def advantages(
@@ -138,8 +137,8 @@ def advantages(
     return jax.lax.scan(back, jnp.zeros(values.shape[1:]), (errors, done), reverse=True)[1]
 
 
-def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"], seen_after, needed) -> Array:
-    """Values (L N) of the states after each step, as far as `advantages` reads them.
+def values_after(networks: Networks, params, critic: str, memories: Float[Array, "L N H"], seen_after, needed) -> Array:
+    """Values (L N) of the states after each step, as far as `advantages` reads them; 0 in steps where it reads none.
 
     Args:
         memories: of the critic after each step.
@@ -147,16 +146,10 @@ def finals_of(roles: Roles, params, critic: str, memories: Float[Array, "L N H"]
         needed: where they are read, besides the last step.
     """
 
-    def value(memories, seen):
-        """Of every state with the memory that came to it: each is the second step of a sequence of its own."""
-        L, N = memories.shape[:2]
-        flat = jax.tree.map(lambda x: x.reshape(1, L * N, -1), seen)
-        _, values = roles.judge(params, critic, memories.reshape(L * N, -1), flat, jnp.zeros((1, L * N), bool))
-        return values.reshape(L, N)
+    def step(inputs):
+        memory, seen, needed = inputs
+        seen, first = jax.tree.map(lambda x: x[None], (seen, jnp.zeros_like(needed)))
+        run = lambda: networks.run(params, (critic,), {critic: memory}, seen, first)[critic][1][0]  # noqa: E731
+        return jax.lax.cond(needed.any(), run, lambda: jnp.zeros(needed.shape))
 
-    last = jax.tree.map(lambda x: x[-1:], (memories, seen_after))
-    return jax.lax.cond(
-        needed.any(),
-        lambda: value(memories, seen_after),
-        lambda: jnp.broadcast_to(value(*last), needed.shape),
-    )
+    return jax.lax.map(step, (memories, seen_after, needed.at[-1].set(True)))

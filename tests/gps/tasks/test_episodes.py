@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import io_callback
+from policies.mlp import GaussianPolicy
 
 from gps.runs.evaluate import evaluate
 from gps.tasks.episodes import remember, run_episode, stack_frames
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher, ReacherSettings
-from policies.mlp import GaussianPolicy
 
 LINKS = (0.1, 0.11)  # m
 HORIZON = 12

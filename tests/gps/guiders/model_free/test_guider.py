@@ -13,16 +13,17 @@ import pytest
 from support.toys import Clock, advantages_by_sums
 
 from gps.guiders.guider import iterate, update_keys
+from gps.guiders.learner import LearnerSettings, NetworkSettings
+from gps.guiders.model_free.batch import make_batch
 from gps.guiders.model_free.guider import ModelFree
 from gps.guiders.model_free.settings import (
-    DEFAULTS,
-    ImitationSettings,
-    NetworkSettings,
+    SETTINGS,
+    NetworksSettings,
     PenaltySettings,
     PpoSettings,
     TeacherSettings,
 )
-from gps.guiders.model_free.unroll import finals_of
+from gps.guiders.model_free.unroll import values_after
 
 CLOCK, LOST = Clock(), Clock(ends=(0, 1, 2), name="lost")
 N, L = 4, 8
@@ -31,17 +32,15 @@ N, L = 4, 8
 @functools.cache
 def guider_of(name: str, task=CLOCK, memory: int = 0, shared: bool = True, penalty=None, **ppo) -> ModelFree:
     """A small one; teachers are trained for two updates."""
-    settings = DEFAULTS[name]
+    settings = SETTINGS[name]()
     changes = {
-        "network": NetworkSettings(hidden=(8,), memory=memory),
+        "learner": LearnerSettings(NetworkSettings(hidden=(8,), memory=memory)),
         "ppo": PpoSettings(**{"environments": N, "unroll": L, "updates": 2, "epochs": 2, "minibatches": 2} | ppo),
-        "imitation": ImitationSettings(shared=shared),
+        "networks": NetworksSettings(shared=shared),
         "teacher": TeacherSettings(updates=2),
         "penalty": penalty or PenaltySettings(),
     }
     changes = {name: value for name, value in changes.items() if hasattr(settings, name)}
-    if not getattr(getattr(settings, "imitation", None), "shared", False):
-        changes.pop("imitation", None)
     return ModelFree(name, task, dataclasses.replace(settings, **changes))
 
 
@@ -70,8 +69,10 @@ def viewing(guider: ModelFree):
 
     @jax.jit
     def view(state, unroll):
-        seen = guider.roles.normalized(state.normalizers, unroll.obs)
-        return seen, *guider._batch(guider._main, state, unroll, seen)
+        seen = guider.networks.normalized(state.normalizers, unroll.obs)
+        policy, before = (state.params, state.normalizers), state.running.memories
+        batch = make_batch(guider.networks, guider.settings, guider.plan, policy, before, unroll, guider.window)
+        return seen, *batch
 
     return view
 
@@ -82,9 +83,14 @@ def acting(guider: ModelFree):
 
     @jax.jit
     def act(state, obs):
-        seen, roles = guider.roles.normalized(state.normalizers, obs), guider.roles
+        networks = guider.networks
+        seen = networks.normalized(state.normalizers, obs)
         first, memory = jnp.zeros((L, N), bool), jnp.zeros((N, 0))
-        return {role: roles.act(state.params, role, memory, seen, first)[1] for role in roles.method.roles}
+        memories = dict.fromkeys(networks.names, memory)
+        return {
+            role: networks.run(state.params, (role,), memories, seen, first)[role][1]
+            for role in networks.method.policies
+        }
 
     return act
 
@@ -95,12 +101,12 @@ def judging(guider: ModelFree):
 
     @jax.jit
     def judge(state, unroll):
-        roles, values, finals = guider.roles, {}, {}
-        seen, after = (roles.normalized(state.normalizers, obs) for obs in (unroll.obs, unroll.final))
-        for critic in roles.method.critics:
+        networks, values, finals = guider.networks, {}, {}
+        seen, after = (networks.normalized(state.normalizers, obs) for obs in (unroll.obs, unroll.final))
+        for critic in networks.method.critics:
             before = state.running.memories[critic]
-            hs, values[critic] = roles.along(state.params, critic, before, seen, unroll.first)
-            finals[critic] = finals_of(roles, state.params, critic, hs, after, jnp.ones((L, N), bool))
+            hs, values[critic] = networks.run(state.params, (critic,), {critic: before}, seen, unroll.first)[critic]
+            finals[critic] = values_after(networks, state.params, critic, hs, after, jnp.ones((L, N), bool))
         return values, finals
 
     return judge
@@ -131,9 +137,12 @@ def test_sequences_start_from_the_memories_that_acting_left(name, window):
     seen, batch, memories = viewing(guider)(state, unroll)
     length = window or L
     assert batch.action.shape == (length, N * L // length, 2)
-    acts = guider._main.acts
-    act = jax.jit(lambda role, h, seen, first: guider.roles.act(state.params, role, h, seen, first), static_argnums=0)
-    for role in guider.roles.method.roles:
+    acts = guider.plan.collects
+    run = guider.networks.run
+    act = jax.jit(
+        lambda role, h, seen, first: run(state.params, (role,), {role: h}, seen, first)[role], static_argnums=0
+    )
+    for role in guider.networks.method.policies:
         memory, each = state.running.memories[role], []
         for t in range(L):  # step by step
             each.append(memory)
@@ -145,7 +154,7 @@ def test_sequences_start_from_the_memories_that_acting_left(name, window):
         np.testing.assert_array_equal(states[3].running.memories[role], memories[role])
     assert np.abs(batch.memories[acts]).max() > 0.01
     z = act(acts, batch.memories[acts], batch.seen, batch.first)[1]
-    log_prob = guider.roles.distribution.log_prob(z, batch.action)
+    log_prob = guider.networks.distribution.log_prob(z, batch.action)
     np.testing.assert_allclose(log_prob, batch.log_prob, atol=1e-4)
     np.testing.assert_array_equal(after.first, unroll.done[-1])
 
@@ -175,7 +184,7 @@ def test_the_learner_never_sees_what_is_privileged_and_the_guider_does(shared):
     """Also once the normalisers have moved what is zero for the learner away from the mean."""
     guider = guider_of("gpo-clip", shared=shared)
     states, samples, _ = updated(guider, 3)
-    state, roles = states[-1], guider.roles
+    state, networks = states[-1], guider.networks
     assert ("policy" in state.params) == shared
     obs = samples[-1][1].obs
     other = {**obs, "privileged_state": 3.0 - obs["privileged_state"]}
@@ -186,7 +195,7 @@ def test_the_learner_never_sees_what_is_privileged_and_the_guider_does(shared):
     # and it is the same function that acts when it is evaluated
     policy = guider.policy(state)
     acted = jax.jit(jax.vmap(jax.vmap(lambda o: policy.act(policy.start_memory(), o, jnp.zeros(2))[1])))(obs["state"])
-    expected = roles.distribution.environment(roles.distribution.sample(one["learner"], jnp.zeros((L, N, 2))))
+    expected = networks.distribution.environment(networks.distribution.sample(one["learner"], jnp.zeros((L, N, 2))))
     np.testing.assert_allclose(acted, expected, atol=1e-6)
 
 
@@ -224,7 +233,7 @@ def test_what_a_critic_sees(privileged, names):
     for name in names:
         guider = guider_of(name)
         sees = {"critic": privileged, "teacher_critic": True, "imitator_critic": False}
-        assert "critic" in guider.roles.method.critics
+        assert "critic" in guider.networks.method.critics
         state = guider.init(jax.random.key(0))
         shown = (unroll, other("privileged_state"), other("state"))
         values, privately, openly = (judging(guider)(state, one) for one in shown)
@@ -243,7 +252,7 @@ def test_each_network_takes_one_step_of_adam_down_its_own_clipped_gradient():
     settings = {"epochs": 1, "minibatches": 1, "gradient_norm": largest, "learning_rate": rate}
     guider = guider_of("gpo-clip", reward_scale=5.0, **settings)
     states, samples, _ = updated(guider_of("gpo-clip"), 3)  # they start alike
-    before, terms = states[0], guider._main.phases[0]
+    before, terms = states[0], guider.plan.losses[0]
     after = jax.jit(guider.update)(before, samples[0], jax.random.key(1))[0]
     _, batch, _ = viewing(guider)(before, samples[0][1])
     goal = jax.grad(lambda params: guider.objective.total(params, batch, jnp.zeros(()), terms)[0])
@@ -291,7 +300,7 @@ def test_alpha_moves_after_each_epoch_of_an_update(name, target, start, expected
 def test_a_backtracked_guider_is_the_learner_when_it_collects():
     guider = guider_of("gpo-naive")
     states, samples, rows = updated(guider, 3)
-    log_prob = guider.roles.distribution.log_prob
+    log_prob = guider.networks.distribution.log_prob
     for state, (_, unroll), row in zip(states, samples, rows, strict=False):
         z = acting(guider)(state, unroll.obs)
         np.testing.assert_allclose(z["guider"], z["learner"], atol=1e-6)
@@ -333,7 +342,7 @@ def test_who_acts(name, early, late):
     """Told from the densities of the actions under each role."""
     guider = guider_of(name, shared=False)
     states, samples, _ = updated(guider, 4)
-    log_prob = guider.roles.distribution.log_prob
+    log_prob = guider.networks.distribution.log_prob
     for i, who in ((1, early), (3, late)):
         unroll = samples[i][1]
         found = {role: log_prob(z, unroll.action) for role, z in acting(guider)(states[i], unroll.obs).items()}
@@ -391,7 +400,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted():
     state, metrics = programs(guider)[1](states[2], (after, poisoned), jax.random.key(9))
     assert float(metrics["failed_updates"]) == 2 * 2  # epochs x minibatches: its advantages are normalised together
     assert same(state.params, states[2].params)
-    assert same(state.optimizer, states[2].optimizer)
+    assert same(state.optimizer, states[2].optimizer_state)
 
 
 def test_an_iteration_is_its_updates_one_after_the_other():

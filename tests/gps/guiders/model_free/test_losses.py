@@ -12,15 +12,17 @@ import pytest
 from scipy import special, stats
 from support.toys import Clock
 
-from gps.guiders.model_free.guider import ModelFree
-from gps.guiders.model_free.losses import Batch, Objective
+from gps.guiders.learner import NetworkSettings
+from gps.guiders.model_free.batch import Batch
+from gps.guiders.model_free.losses import Objective
 from gps.guiders.model_free.methods import METHODS
-from gps.guiders.model_free.roles import Roles
+from gps.guiders.model_free.minimise import adapted
+from gps.guiders.model_free.networks import Networks
 from gps.guiders.model_free.settings import (
-    DEFAULTS,
+    SETTINGS,
     AdviceSettings,
+    FollowSettings,
     ImitationSettings,
-    NetworkSettings,
     PenaltySettings,
     PpoSettings,
     RegionSettings,
@@ -33,9 +35,9 @@ W, S = 2, 3  # steps and sequences
 
 def objective(name: str, task=DOOR, distribution: str = "auto", **changes) -> Objective:
     """Of the method of that name, guider and learner apart, with changes of its settings."""
-    settings = dataclasses.replace(DEFAULTS[name], **changes)
+    settings = dataclasses.replace(SETTINGS[name](), **changes)
     network = NetworkSettings(hidden=(4,), distribution=distribution)
-    return Objective(Roles.make(METHODS[name], False, task, network), settings)
+    return Objective(Networks.make(METHODS[name], False, task, network), settings)
 
 
 def batch_of(actions, log_prob, advantage, **rest) -> Batch:
@@ -194,18 +196,18 @@ def test_a_log_ratio_is_cut_at_ten():
 # all terms together, through networks
 
 
-def seen_batch(roles: Roles, seed: int = 7, weights=None) -> Batch:
+def seen_batch(roles: Networks, seed: int = 7, weights=None) -> Batch:
     """Random observations, actions and numbers for every critic."""
     generator = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(generator.normal(size=shape), jnp.float32)  # noqa: E731
-    names = (*roles.method.roles, *roles.method.critics)
+    names = (*networks.method.policies, *roles.method.critics)
     ones = jnp.ones((W, S))
     return batch_of(
         ACTIONS,
         draw(W, S) * 0.1 - 1.0,
         ADVANTAGE,
         seen={"learner": draw(W, S, 3), "guider": draw(W, S, 5)},
-        memories={name: jnp.zeros((S, 0)) for name in names},
+        memories={name: jnp.zeros((S, 0)) for name in roles.names},
         weights=dict.fromkeys(("learner", *roles.method.critics), ones) | (weights or {}),
         targets={critic: draw(W, S) for critic in roles.method.critics},
     )
@@ -217,9 +219,11 @@ def bent(params):
     return jax.tree.map(lambda p: p + jnp.asarray(0.5 * generator.normal(size=p.shape), jnp.float32), params)
 
 
-def outputs_of(roles: Roles, params, batch: Batch) -> dict[str, np.ndarray]:
+def outputs_of(roles: Networks, params, batch: Batch) -> dict[str, np.ndarray]:
     first = jnp.zeros((W, S), bool)
-    policies = {role: roles.act(params, role, jnp.zeros((S, 0)), batch.seen, first)[1] for role in roles.method.roles}
+    policies = {
+        role: roles.act(params, role, jnp.zeros((S, 0)), batch.seen, first)[1] for role in networks.method.policies
+    }
     critics = {c: roles.judge(params, c, jnp.zeros((S, 0)), batch.seen, first)[1] for c in roles.method.critics}
     return {name: np.asarray(value) for name, value in (policies | critics).items()}
 
@@ -243,18 +247,18 @@ def moved(gradient) -> set[str]:
 @pytest.mark.parametrize("name", ["gpo-clip", "gpo-penalty"])
 def test_each_term_trains_its_own_network(name, terms, trained):
     goal = objective(name)
-    params = bent(goal.roles.start(jax.random.key(0)))
-    gradient = jax.grad(goal.total, has_aux=True)(params, seen_batch(goal.roles), jnp.asarray(0.7), terms)[0]
+    params = bent(goal.networks.start(*jax.random.split(jax.random.key(0))))
+    gradient = jax.grad(goal.total, has_aux=True)(params, seen_batch(goal.networks), jnp.asarray(0.7), terms)[0]
     assert moved(gradient) == trained
 
 
 def test_a_shared_network_learns_from_all_terms_and_no_term_through_the_other_role():
     """Its gradient is the sum of those of two networks with the same parameters."""
     apart = objective("gpo-penalty")
-    shared = dataclasses.replace(apart, roles=dataclasses.replace(apart.roles, shared=True))
-    own = bent(shared.roles.start(jax.random.key(0)))
+    shared = dataclasses.replace(apart, networks=dataclasses.replace(apart.networks, shared=True))
+    own = bent(shared.networks.start(*jax.random.split(jax.random.key(0))))
     assert set(own) == {"policy", "critic"}
-    batch, terms = seen_batch(apart.roles), ("improve", "teach", "pull_back", "follow")
+    batch, terms = seen_batch(apart.networks), ("improve", "teach", "pull_back", "follow")
     both = {"guider": own["policy"], "learner": own["policy"], "critic": own["critic"]}
     one = jax.grad(shared.total, has_aux=True)(own, batch, jnp.asarray(0.7), terms)[0]
     two = jax.grad(apart.total, has_aux=True)(both, batch, jnp.asarray(0.7), terms)[0]
@@ -265,13 +269,13 @@ def test_a_shared_network_learns_from_all_terms_and_no_term_through_the_other_ro
 
 @pytest.mark.parametrize(("name", "pull", "follow"), [("gpo-penalty", 0.7, 0.7), ("gpo-clip", 1.0, 3.0)])
 def test_the_total_weighs_its_terms(name, pull, follow):
-    follows = {"follow": dataclasses.replace(DEFAULTS["gpo-clip"].follow, weight=3.0)} if name == "gpo-clip" else {}
+    follows = {"follow": FollowSettings(3.0)} if name == "gpo-clip" else {}
     goal = objective(name, **follows)
-    params = bent(goal.roles.start(jax.random.key(0)))
+    params = bent(goal.networks.start(*jax.random.split(jax.random.key(0))))
     half = jnp.asarray([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    batch = seen_batch(goal.roles, weights={"critic": half})
+    batch = seen_batch(goal.networks, weights={"critic": half})
     terms = ("improve", "teach", "pull_back", "follow", "critic")
-    z = outputs_of(goal.roles, params, batch)
+    z = outputs_of(goal.networks, params, batch)
     alone = jax.tree.map(jnp.asarray, z)
     error = (z["critic"] - np.asarray(batch.targets["critic"])) ** 2
     expected = {
@@ -291,9 +295,9 @@ def test_the_total_weighs_its_terms(name, pull, follow):
 def test_advisor_weighs_imitation_by_how_well_an_imitator_does(sharpness):
     """Means over steps of w KL and of (1 - w) times PPO: where no imitator can follow, imitation counts for nothing."""
     goal = objective("advisor-co", advice=AdviceSettings(sharpness), ppo=PpoSettings(entropy=0.0))
-    params = bent(goal.roles.start(jax.random.key(0)))
-    batch = seen_batch(goal.roles)
-    z = outputs_of(goal.roles, params, batch)
+    params = bent(goal.networks.start(*jax.random.split(jax.random.key(0))))
+    batch = seen_batch(goal.networks)
+    z = outputs_of(goal.networks, params, batch)
     p = {role: special.softmax(z[role].astype(float), -1) for role in ("guider", "learner", "imitator")}
     w = np.exp(-sharpness * stats.entropy(p["guider"], p["imitator"], axis=-1))
     ratio = np.exp(chosen(z["learner"], ACTIONS) - np.asarray(batch.log_prob))
@@ -315,7 +319,6 @@ def test_advisor_weighs_imitation_by_how_well_an_imitator_does(sharpness):
 
 def test_alpha_follows_the_distance():
     penalty = PenaltySettings(target=0.01, start=0.1, largest=2.0)
-    guider = ModelFree("gpo-penalty", DOOR, dataclasses.replace(DEFAULTS["gpo-penalty"], penalty=penalty))
     table = [  # alpha, distance, alpha afterwards
         (0.0, 0.009, 0.0),
         (0.0, 0.0101, 0.1),  # it wakes above the target
@@ -328,4 +331,4 @@ def test_alpha_follows_the_distance():
         (0.5, math.nan, 0.5),
     ]
     for alpha, distance, after in table:
-        assert float(guider._adapt(jnp.asarray(alpha), jnp.asarray(distance))) == pytest.approx(after, rel=1e-5)
+        assert float(adapted(penalty, jnp.asarray(alpha), jnp.asarray(distance))) == pytest.approx(after, rel=1e-5)

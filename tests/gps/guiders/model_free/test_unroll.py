@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from support.toys import Clock, advantages_by_sums
 
+from gps.guiders.learner import NetworkSettings
 from gps.guiders.model_free.methods import METHODS
-from gps.guiders.model_free.roles import Roles
-from gps.guiders.model_free.settings import NetworkSettings
-from gps.guiders.model_free.unroll import Running, advantages, collect, finals_of
+from gps.guiders.model_free.networks import Networks
+from gps.guiders.model_free.unroll import Running, advantages, collect, values_after
 from gps.pytrees import bare, keyed
 
 N, LENGTH, MEMORY = 6, 8, 4
@@ -22,17 +22,17 @@ ACTING = ("guider", "learner")
 
 
 @functools.cache
-def roles_of(task: Clock) -> Roles:
-    return Roles.make(METHODS["ppo-bc"], False, task, NETWORKS)
+def networks_of(task: Clock) -> Networks:
+    return Networks.make(METHODS["ppo-bc"], False, task, NETWORKS)
 
 
-def policy_of(roles: Roles):
+def policy_of(networks: Networks):
     """Parameters unlike those of a start, and normalisers that have seen something."""
     generator = np.random.default_rng(0)
-    params = roles.start(jax.random.key(0))
+    params = networks.start(*jax.random.split(jax.random.key(0)))
     params = jax.tree.map(lambda p: p + jnp.asarray(0.4 * generator.normal(size=p.shape), jnp.float32), params)
     seen = {"learner": generator.normal(1.0, 0.7, (20, 2)), "guider": generator.normal(1.5, 0.7, (20, 4))}
-    normalizers = roles.start_normalizers()
+    normalizers = networks.start_normalizers()
     return params, {
         role: n.update(jnp.asarray(seen[role], jnp.float32), jnp.ones(20)) for role, n in normalizers.items()
     }
@@ -40,15 +40,15 @@ def policy_of(roles: Roles):
 
 def start(task: Clock) -> Running:
     states = jax.vmap(task.reset)(jax.random.split(jax.random.key(1), N))
-    return Running(states, jnp.ones(N, bool), jnp.zeros(N), roles_of(task).start_memories(N))
+    return Running(states, jnp.ones(N, bool), jnp.zeros(N), networks_of(task).start_memories(N))
 
 
 @functools.cache
 def collected(task: Clock):
     """Two unrolls, the second from where the first one ended; environments are acted in by guider and learner."""
-    roles = roles_of(task)
+    networks = networks_of(task)
     who = jnp.arange(N) % 2
-    run = jax.jit(lambda running, key: collect(task, roles, ACTING, who, policy_of(roles), running, key, LENGTH))
+    run = jax.jit(lambda running, key: collect(task, networks, ACTING, who, policy_of(networks), running, key, LENGTH))
     middle, first = run(start(task), jax.random.key(2))
     last, second = run(middle, jax.random.key(3))
     return middle, last, jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
@@ -99,11 +99,12 @@ def test_episodes_begin_anew_exactly_where_they_end(task):
 
 
 def test_memories_and_densities_are_those_of_whoever_acts_run_step_by_step():
-    roles = roles_of(ENDING)
-    params, normalizers = policy_of(roles)
+    networks = networks_of(ENDING)
+    params, normalizers = policy_of(networks)
     _, last, unroll = collected(ENDING)
     act = jax.jit(
-        lambda role, memory, seen: roles.act(params, role, memory, seen, jnp.zeros((1, 1), bool)), static_argnums=0
+        lambda role, memory, seen: networks.run(params, (role,), {role: memory}, seen, jnp.zeros((1, 1), bool))[role],
+        static_argnums=0,
     )
     for n in range(N):
         for index, role in enumerate(ACTING):
@@ -111,25 +112,25 @@ def test_memories_and_densities_are_those_of_whoever_acts_run_step_by_step():
             for i in range(2 * LENGTH):
                 obs = {name: jnp.asarray(o[i : i + 1, n : n + 1]) for name, o in unroll.obs.items()}
                 memory = np.zeros((1, MEMORY)) if unroll.first[i, n] else memory
-                seen = roles.normalized(normalizers, obs)
+                seen = networks.normalized(normalizers, obs)
                 hs, z = act(role, memory, seen)
                 memory = hs[0]
                 if n % 2 == index:
-                    log_prob = roles.distribution.log_prob(z[0, 0], jnp.asarray(unroll.action[i, n]))
+                    log_prob = networks.distribution.log_prob(z[0, 0], jnp.asarray(unroll.action[i, n]))
                     assert float(log_prob) == pytest.approx(unroll.log_prob[i, n], abs=1e-4)
             np.testing.assert_allclose(last.memories[role][n], memory[0], atol=1e-5)
 
 
 def test_the_actions_of_an_unroll_are_draws_of_the_policy():
     """Whitened by the policy's moments they are standard normal numbers, all different."""
-    roles = roles_of(ENDING)
-    params, normalizers = policy_of(roles)
+    networks = networks_of(ENDING)
+    params, normalizers = policy_of(networks)
     _, _, unroll = collected(ENDING)
-    seen = roles.normalized(normalizers, jax.tree.map(jnp.asarray, unroll.obs))
+    seen = networks.normalized(normalizers, jax.tree.map(jnp.asarray, unroll.obs))
     first = jnp.asarray(unroll.first)
-    zs = [roles.act(params, role, jnp.zeros((N, MEMORY)), seen, first)[1] for role in ACTING]
+    zs = [networks.run(params, (role,), {role: jnp.zeros((N, MEMORY))}, seen, first)[role][1] for role in ACTING]
     z = jnp.where((jnp.arange(N) % 2 == 0)[None, :, None], *zs)
-    mean, std = roles.distribution.moments(z)
+    mean, std = networks.distribution.moments(z)
     noise = np.asarray((unroll.action - mean) / std)
     assert len(np.unique(noise.round(6))) == noise.size
     assert abs(noise.mean()) < 4 / np.sqrt(noise.size)
@@ -167,25 +168,28 @@ def test_an_advantage_by_hand():
 @pytest.mark.parametrize("any_cut", [True, False])
 def test_the_value_after_a_step_has_the_memory_that_came_to_it(any_cut):
     """The critic, run step by step over an episode and then over its final observation."""
-    roles = roles_of(ENDING)
-    params, normalizers = policy_of(roles)
+    networks = networks_of(ENDING)
+    params, normalizers = policy_of(networks)
     _, _, unroll = collected(ENDING)
     unroll = jax.tree.map(jnp.asarray, unroll)
-    seen, after = (roles.normalized(normalizers, obs) for obs in (unroll.obs, unroll.final))
-    memories, _ = roles.along(params, "critic", jnp.zeros((N, MEMORY)), seen, unroll.first)
+    seen, after = (networks.normalized(normalizers, obs) for obs in (unroll.obs, unroll.final))
+    memories, _ = networks.run(params, ("critic",), {"critic": jnp.zeros((N, MEMORY))}, seen, unroll.first)["critic"]
     needed = unroll.truncated & any_cut
-    found = np.asarray(finals_of(roles, params, "critic", memories, after, needed))
+    found = np.asarray(values_after(networks, params, "critic", memories, after, needed))
 
-    judge = jax.jit(lambda memory, seen: roles.judge(params, "critic", memory, seen, jnp.zeros((1, 1), bool)))
+    first = jnp.zeros((1, 1), bool)
+    value_of = jax.jit(
+        lambda memory, seen: networks.run(params, ("critic",), {"critic": memory}, seen, first)["critic"]
+    )
     compared = 0
     for n in range(N):
         memory = jnp.zeros((1, MEMORY))
         for i in range(2 * LENGTH):
             now, then = (jax.tree.map(lambda x: x[i : i + 1, n : n + 1], s) for s in (seen, after))  # noqa: B023
             memory = jnp.zeros((1, MEMORY)) if unroll.first[i, n] else memory
-            memory = judge(memory, now)[0][0]
+            memory = value_of(memory, now)[0][0]
             if needed[i, n] or i == 2 * LENGTH - 1:
-                value = judge(memory, then)[1][0, 0]
+                value = value_of(memory, then)[1][0, 0]
                 assert found[i, n] == pytest.approx(float(value), abs=1e-5)
                 compared += 1
     assert compared == N + int(needed[:-1].sum())

@@ -1,4 +1,4 @@
-"""What an update of a model-free method does, in which order, and over sequences of which length."""
+"""What the updates of a model-free method do, in which order, and over sequences of which length."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ Terms = tuple[str, ...]  # of a loss; see `gps.guiders.model_free.losses.Objecti
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Some updates in a row that do the same."""
+class Plan:
+    """What an update does."""
 
-    acts: str  # "guider", "learner" or "halves"
-    phases: tuple[Terms, ...]  # minimised one after the other, each for all epochs
+    collects: str  # "guider", "learner" or "halves"
+    losses: tuple[Terms, ...]  # minimised one after the other, each for all epochs
     critic: str  # whose advantages the policy gradients take; "" where there is none
 
 
-TEACHER_FIRST = Stage("guider", (("improve", "teacher_critic"),), "teacher_critic")
+TEACHER_FIRST = Plan("guider", (("improve", "teacher_critic"),), "teacher_critic")
+
+
+def plan_of(method: Method) -> Plan:
+    """The updates of a method, once a teacher that is trained first is trained."""
+    critics = tuple(critic for critic in method.critics if critic != "teacher_critic")
+    losses = ((*method.terms, *critics),)
+    if method.backtracks:  # the learner imitates a guider that has had all its epochs
+        losses = (("improve", *critics), ("teach",))
+    return Plan(method.collects, losses, "critic" if "critic" in critics else "")
 
 
 def window_length(memory: int, ppo: PpoSettings) -> int:
@@ -51,22 +60,5 @@ def window_length(memory: int, ppo: PpoSettings) -> int:
 
 def _divisors(number: int) -> str:
     """Those of a number, with those in the middle left out where there are many."""
-    found = [str(i) for i in range(1, number + 1) if number % i == 0]
-    return ", ".join(found if len(found) < 12 else [*found[:8], "...", found[-1]])
-
-
-def main_stage(method: Method) -> Stage:
-    """What a method does, once a teacher that is trained first is trained."""
-    critics = tuple(critic for critic in method.critics if critic != "teacher_critic")
-    improve = ("improve",) if method.guider == "improved" else ()
-    if method.pull == "backtrack":
-        return Stage(method.acts, ((*improve, *critics), ("teach",)), "critic")
-    terms = [
-        *improve,
-        *(("teach",) if method.taught else ()),
-        *(("pull_back",) if method.pull else ()),
-        *(("follow",) if method.follows else ()),
-        *(("imitate",) if "imitator" in method.roles else ()),
-        *critics,
-    ]
-    return Stage(method.acts, (tuple(terms),), "critic" if "critic" in critics else "")
+    divisors = [str(i) for i in range(1, number + 1) if number % i == 0]
+    return ", ".join(divisors if len(divisors) < 12 else [*divisors[:8], "...", divisors[-1]])

@@ -1,0 +1,166 @@
+"""The networks of a method: guider, learner, imitator and critics; what each of them sees, and which parameters it has.
+
+A guider's network is the learner's with side inputs (privileged, 1): one network can be both, and of two networks the
+guider can be made to start exactly where the learner is. Guider and learner have a running normalisation each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from gps.guiders.learner import NetworkSettings, choose_distribution, make_network
+from gps.guiders.model_free.methods import Method
+from gps.tasks.task import Environment
+from policies.distributions import Distribution
+from policies.network import Network, NetworkPolicy
+from policies.normalize import Normalizer
+
+Observations = dict[str, Array]  # "state" (... no) and "privileged_state" (... ns), as environments give them
+Parameters = dict[str, Any]  # by network: policies ("policy" where guider and learner are one) and critics
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of one method on one task; parameters, memories and normalisers are dicts by name."""
+
+    method: Method
+    shared: bool  # guider and learner are one network
+    privileged: int  # size of what only a guider sees
+    observed: int  # size of what the learner sees
+    distribution: Distribution
+    policy: Network
+    critic: Network
+
+    @classmethod
+    def make(cls, method: Method, shared: bool, task: Environment, settings: NetworkSettings) -> Networks:
+        """For a task; errors as in `choose_distribution`."""
+        distribution = choose_distribution(settings.distribution, task)
+        return cls(
+            method,
+            shared,
+            task.privileged_size,
+            task.observation_size,
+            distribution,
+            make_network(settings, distribution.outputs, distribution.free),
+            make_network(settings, 1, head_scale=1.0),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All policies and critics."""
+        return (*self.method.policies, *self.method.critics)
+
+    def start(self, learner: PRNGKeyArray, key: PRNGKeyArray) -> Parameters:
+        """Fresh parameters; every policy starts as the same function of what the learner sees.
+
+        Args:
+            learner: what `gps.guiders.learner.start_policy` makes a learner of; the other policies start from it too.
+            key: for the critics.
+        """
+        params = {}
+        for name in self.method.policies:  # the guider first: with one network, its parameters are the learner's too
+            side = self.privileged + 1 if name == "guider" else 0
+            params.setdefault(self.owner(name), self.policy.start(learner, self.observed, side))
+        for name in self.method.critics:
+            key, own = jax.random.split(key)
+            params[name] = self.critic.start(own, self._size(self.viewer(name)))
+        return params
+
+    def start_normalizers(self) -> dict[str, Normalizer]:
+        """Before anything was seen."""
+        return {viewer: Normalizer.start(self._size(viewer)) for viewer in ("guider", "learner")}
+
+    def start_memories(self, count: int) -> dict[str, Float[Array, "N H"]]:
+        """Of every policy and critic, for `count` environments."""
+        return {name: jnp.zeros((count, self.policy.memory)) for name in self.names}
+
+    def viewer(self, name: str) -> str:
+        """Whose observations a policy or critic sees: the guider's or the learner's."""
+        if name in ("guider", "teacher_critic"):
+            return "guider"
+        return self.method.critic if name == "critic" else "learner"
+
+    def normalized(self, normalizers: dict[str, Normalizer], obs: Observations) -> dict[str, Array]:
+        """What guider and learner see of observations, normalised for each."""
+        seen = {"learner": normalizers["learner"](obs["state"])}
+        if self.privileged:
+            seen["guider"] = normalizers["guider"](self.everything(obs))
+        return seen
+
+    def everything(self, obs: Observations) -> Array:
+        """[privileged, observation]: what a guider sees."""
+        return jnp.concatenate([obs["privileged_state"], obs["state"]], axis=-1)
+
+    def run(
+        self,
+        params: Parameters,
+        names: tuple[str, ...],
+        memories: dict[str, Float[Array, "B H"]],
+        seen: dict[str, Float[Array, "L B n"]],
+        first: Bool[Array, "L B"],
+    ) -> dict[str, tuple[Float[Array, "L B H"], Array]]:
+        """Policies and critics over a sequence of normalised observations.
+
+        Args:
+            names: of policies and critics.
+            memories: of each before the sequence.
+            first: the step is the first of an episode.
+
+        Returns:
+            By name: memories after each step, and outputs (L B z) of a policy or values (L B) of a critic.
+        """
+        if self.shared and "guider" in names and "learner" in names:
+            rest = tuple(name for name in names if name not in ("guider", "learner"))
+            return self._both(params, memories, seen, first) | self.run(params, rest, memories, seen, first)
+        return {name: self._run(params, name, memories[name], seen, first) for name in names}
+
+    def _run(self, params: Parameters, name: str, h: Array, seen: dict[str, Array], first: Array):
+        own, x = params[self.owner(name)], seen[self.viewer(name)]
+        if name in self.method.critics:
+            hs, values = self.critic.run(own, h, x, first)
+            return hs, values[..., 0]
+        if name == "guider":
+            return self.policy.run(own, h, *self._guiders(x, first))
+        return self.policy.run(own, h, x, first)
+
+    def _both(self, params: Parameters, memories: dict[str, Array], seen: dict[str, Array], first: Array):
+        """Guider and learner, one network, side by side: one program to compile instead of two."""
+        x, first_guider, side = self._guiders(seen["guider"], first)
+        x = jnp.concatenate([x, seen["learner"]], axis=1)
+        side = jnp.concatenate([side, jnp.zeros_like(side)], axis=1)  # a learner sees nothing there
+        h = jnp.concatenate([memories["guider"], memories["learner"]])
+        hs, z = self.policy.run(params["policy"], h, x, jnp.concatenate([first_guider, first], axis=1), side)
+        halves = zip(jnp.split(hs, 2, axis=1), jnp.split(z, 2, axis=1), strict=True)
+        return dict(zip(("guider", "learner"), halves, strict=True))
+
+    def _guiders(self, x: Array, first: Array) -> tuple[Array, Array, Array]:
+        """What the network of a guider that sees x is run on: the learner's part, `first`, and side inputs."""
+        privileged, observed = jnp.split(x, [self.privileged], axis=-1)
+        return observed, first, jnp.concatenate([privileged, jnp.ones((*first.shape, 1))], axis=-1)
+
+    def trained_by(self, terms: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of the parameters that the terms of a loss change."""
+        trains = {"improve": "guider", "pull_back": "guider", "teach": "learner", "follow": "learner"}
+        trains |= {"imitate": "imitator"} | {critic: critic for critic in self.method.critics}
+        return tuple(sorted({self.owner(trains[term]) for term in terms}))
+
+    def backtracked(self, params: Parameters) -> Parameters:
+        """The guider made the learner: its parameters, and no weight on what the learner does not see."""
+        return {**params, "guider": self.policy.with_blind_side(params["learner"], self.privileged + 1)}
+
+    def learner(self, params: Parameters, normalizers: dict[str, Normalizer]) -> NetworkPolicy:
+        """The learner as a policy of its own."""
+        own = self.policy.without_side(params[self.owner("learner")])
+        return NetworkPolicy(self.policy, self.distribution, own, normalizers["learner"])
+
+    def owner(self, name: str) -> str:
+        """Under which name the parameters of a policy or critic stand."""
+        return "policy" if self.shared and name in ("guider", "learner") else name
+
+    def _size(self, viewer: str) -> int:
+        return self.observed + (self.privileged if viewer == "guider" else 0)
