@@ -21,8 +21,8 @@ MARKERS = "os^Dv<>"
 PANELS = (  # what is drawn over what: the fields of a `Curve`
     ("steps", "returns", "simulator steps", "return"),
     ("seconds", "returns", "training (s)", "return"),
-    ("steps", "distances", "simulator steps", "test distance (cm)"),
-    ("seconds", "distances", "training (s)", "test distance (cm)"),
+    ("steps", "scores", "simulator steps", ""),  # the score's own name
+    ("seconds", "scores", "training (s)", ""),
 )
 
 
@@ -33,7 +33,7 @@ def comparison(results: Sequence[Result], goals: Goals, path: Path) -> list[Path
 
 @styled
 def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
-    """A row of panels for each task: return and test distance, each over steps and over training time.
+    """A row of panels for each task: return and test score, each over steps and over training time.
 
     Seeds are aligned by the evaluation; over time a point is at the median of their training times. A panel that no
     task has numbers for is left out.
@@ -51,9 +51,9 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
             of_task = [(guiders.index(result.guider), result) for result in results if result.task == task]
             for number, result in of_task:
                 _learning_curve(axes, result.curve, x, field, number, result.guider)
-            goal = goals.distance if field == "distances" else goals.learner_return
+            goal = goals.score if field == "scores" else goals.learner_return
             _finish(axes, field, goal)
-            axes.set(xlabel=xlabel, ylabel=ylabel)
+            axes.set(xlabel=xlabel, ylabel=ylabel or f"test {of_task[0][1].score.label}")
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]}
     figure.legend(handles=handles.values(), loc="outside upper center", ncols=6 if wide else 3, handlelength=3.2)
     return figure
@@ -65,10 +65,8 @@ def _learning_curve(axes: Axes, curve: Curve, x: str, field: str, number: int, l
     there = estimate.count > 0
     if not there.any():
         return
-    unit = 100.0 if field == "distances" else 1.0
     at, value, low, high = (
-        values[there]
-        for values in (getattr(curve, x), unit * estimate.value, unit * estimate.low, unit * estimate.high)
+        values[there] for values in (getattr(curve, x), estimate.value, estimate.low, estimate.high)
     )
     color = COLORS[number % len(COLORS)]
     marker = MARKERS[number % len(MARKERS)] if len(at) <= MOST_MARKERS else None
@@ -82,12 +80,11 @@ def _finish(axes: Axes, field: str, goal: float | None) -> None:
         axes.set_axis_off()
         return
     if goal is not None:
-        goal = 100 * goal if field == "distances" else goal
         axes.axhline(goal, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     low, high = axes.yaxis.get_data_interval()
-    if field == "distances":
+    if field == "scores":
         fit_scale(axes)
     elif low < 3 * high < 0:
         _negative_log(axes, low, high)

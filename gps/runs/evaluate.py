@@ -29,14 +29,16 @@ class Evaluation:
     def scores(self, task: Any) -> dict[str, Any]:
         """The numbers for a row of metrics; contexts are those of training, then those of the test."""
         count = len(task.train_contexts)
-        distance, cost = np.asarray(self.distance), np.asarray(self.cost)
+        score, cost = 100 * np.asarray(self.distance), np.asarray(self.cost)
         return {
             "learner_return": -cost[count:].mean(),
-            "train_distance_mean": distance[:count].mean(),
-            "test_distance_mean": distance[count:].mean(),
-            "test_distance_max": distance[count:].max(),
-            "train_cost_mean": cost[:count].mean(),
-            "test_cost_mean": cost[count:].mean(),
+            "train_score": score[:count].mean(),
+            "test_score": score[count:].mean(),
+            "test_score_worst": score[count:].max(),
+            "train_episodes": count,
+            "test_episodes": len(score) - count,
+            "train_cost": cost[:count].mean(),
+            "test_cost": cost[count:].mean(),
         }
 
 

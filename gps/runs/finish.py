@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -16,14 +17,14 @@ from gps.runs import integrity
 from gps.runs.evaluate import Episodes, Evaluation
 from gps.runs.folder import RunFolder, iteration_seconds
 from gps.runs.programs import Programs
-from gps.tasks.task import ControlTask, Environment
+from gps.tasks.task import RETURN, ControlTask, Environment
 
 SCORES = (
     "learner_return",
     "learner_return_sampled",
-    "test_distance_mean",
-    "test_distance_max",
-    "train_distance_mean",
+    "test_score",
+    "test_score_worst",
+    "train_score",
 )
 COUNTED = ("diverged_samples", "failed_solves", "failed_fits", "failed_updates")
 VERSIONS = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax", "numpy")
@@ -35,6 +36,7 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     rows = folder.read_metrics()
     counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
     summary = {
+        "score": dataclasses.asdict(getattr(guider.task, "score", RETURN)),
         **{name: rows[-1][name] for name in SCORES if name in rows[-1]},
         "env_steps": rows[-1]["steps"],
         "iterations": len(rows),
@@ -66,7 +68,7 @@ def draw(folder: RunFolder, task: Environment, evaluation: Evaluation | Episodes
     )
     from gps.figures import run as plot
 
-    integrity.check(folder, folder.checkpoints.newest())
+    integrity.check(folder, folder.checkpoints.newest(), folder.experiment.run.first_checkpoint)
     rows = folder.read_metrics()
     drawn = plot_returns.returns(rows, folder.figures / "returns")
     if not isinstance(evaluation, Evaluation):

@@ -9,18 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 
 from dynamics.simulator import resolve_engine
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError
-from gps.guiders.model_free.guider import ModelFree
 from gps.runs import integrity
 from gps.runs.finish import finish
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
-from gps.runs.progress import DEFAULT_COLUMNS, RETURN_COLUMNS, Progress
-from gps.tasks.task import is_control
+from gps.runs.progress import Progress, columns_of
+from gps.runs.teacher import load_teacher
 
 
 def train(
@@ -29,7 +27,7 @@ def train(
     """Run a folder's experiment from its last whole checkpoint, or from the start, to its end.
 
     Args:
-        folder: made by `RunFolder.create` with `Experiment.to_dict()`, or opened.
+        folder: made by `RunFolder.create`, or opened.
         quiet: show no progress.
         started: seconds since the epoch that the run's wall time counts from; now by default. A script that
             does nothing else passes `gps.STARTED`, so that imports are counted.
@@ -50,19 +48,19 @@ def train(
 
 def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Programs | None) -> dict[str, Any]:
     use_compilation_cache()
-    experiment = Experiment.of(folder)
-    programs = programs or Programs(experiment.build(begun=bool(folder.checkpoints.steps())))
+    experiment = folder.experiment
+    programs = programs or Programs(experiment.build())
     guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
 
     # by shapes: a state restored in the likeness of arrays is bound to their device and compiles everything anew
     restored = folder.checkpoints.restore(jax.eval_shape(guider.init, beginning))
-    integrity.check(folder, restored.step if restored else None)
+    integrity.check(folder, restored.step if restored else None, run.first_checkpoint)
     if restored:
         first, state, spent = restored.step, restored.state, restored.meta["seconds"]
     else:
-        first, state, spent = 0, jax.jit(guider.init)(beginning), 0.0
+        first, state, spent = 0, _start(experiment, guider, beginning), 0.0
     folder.rewind_metrics(first)
 
     began_at = time.time() if started is None else started
@@ -71,11 +69,7 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         return spent + time.time() - began_at
 
     stream = io.StringIO() if quiet else None
-    columns = DEFAULT_COLUMNS
-    if isinstance(guider, ModelFree):
-        unknown = "learner_return_sampled" if is_control(guider.task) else "test_cm"
-        columns = tuple(column for column in RETURN_COLUMNS if column.key != unknown)
-    with Progress(run.iterations, _title(experiment), stream=stream, done=first, columns=columns) as progress:
+    with Progress(run.iterations, _title(experiment), columns_of(guider), stream, done=first) as progress:
         if restored:
             for damage in restored.skipped:
                 progress.note(f"damaged checkpoint passed over: {damage.path}: {damage.reason}")
@@ -95,8 +89,15 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
             folder.append_metrics(row)
             if last or (i + 1) % run.checkpoint_every == 0:
                 folder.checkpoints.save(i + 1, state, {"seconds": clock()})
-            progress.update(shown(row))
+            progress.update(row)
     return finish(folder, experiment, programs, guider, state, clock)
+
+
+def _start(experiment: Experiment, guider: Any, key: Any) -> Any:
+    """The state before the first iteration; with the teacher of another run, if the guider takes one."""
+    teacher = load_teacher(experiment, guider)
+    state = jax.jit(guider.init)(key)
+    return state if teacher is None else guider.adopt(state, teacher)
 
 
 @contextmanager
@@ -114,22 +115,3 @@ def _title(experiment: Experiment) -> str:
     run = experiment.run
     engine = f", engine {resolve_engine(run.engine)}" if experiment.simulated else ""
     return f"{run.task} by {run.guider}, seed {run.seed}{engine}"
-
-
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of metrics as the progress display wants it: numbers per condition become means, metres centimetres."""
-    means = {name: _mean(value) for name, value in row.items()}
-    means["iteration"] = row["iteration"] + 1
-    if "cost" in row:
-        means["cost_per_condition"] = np.asarray(row["cost"]).tolist()
-    for name in ("train", "test"):
-        if f"{name}_distance_mean" in row:
-            means[f"{name}_cm"] = 100 * means[f"{name}_distance_mean"]
-    return means
-
-
-def _mean(value: Any) -> float:
-    """The mean of the numbers that there are: a condition without one has NaN."""
-    numbers = np.asarray(value, float).ravel()
-    numbers = numbers[np.isfinite(numbers)]
-    return float(numbers.mean()) if numbers.size else float("nan")

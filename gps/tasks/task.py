@@ -20,6 +20,23 @@ class ActionSpace:
     discrete: bool = False
 
 
+@dataclass(frozen=True)
+class Score:
+    """What the number of `ControlTask.measure` is: displays and figures name it, and nothing scales it."""
+
+    name: str  # such as "distance" or "angle"
+    unit: str = ""  # such as "cm" or "rad"
+    more_is_better: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name and unit, as on an axis."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+RETURN = Score("return", more_is_better=True)  # of environments that are no ControlTask
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:

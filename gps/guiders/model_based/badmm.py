@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from controllers.kl import add_weighted, kl_per_step, negative_log_prob
 from controllers.marginals import expected_cost
 from controllers.types import LinearGaussian, QuadraticCost
+from gps.columns import Column, short, span
 from gps.guiders.guider import Metrics, in_phases
 from gps.guiders.model_based import samples as sampling
 from gps.guiders.model_based import trajectories
@@ -45,6 +46,14 @@ class Badmm:
     name = "badmm"
     updates = 1
     fused = False
+    columns = (
+        Column("cost", "cost", short),
+        Column("cost", "min..max", span, whole=True),
+        Column("kl_ratio", "KL/lim", ".2f"),
+        Column("lambda_norm", "|lambda|", short),
+        Column("nu", "nu", short),
+        Column("learner_error", "learner", short),
+    )
 
     def __init__(self, task: ControlTask, settings: BadmmSettings):
         require_control(task, self.name)

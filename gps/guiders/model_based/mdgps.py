@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
+from gps.columns import Column, short, span
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based import samples as sampling
 from gps.guiders.model_based import trajectories
@@ -91,6 +92,12 @@ class Mdgps:
     name = "mdgps"
     updates = 1
     fused = False
+    columns = (
+        Column("cost", "cost", short),
+        Column("cost", "min..max", span, whole=True),
+        Column("kl_ratio", "KL/lim", ".2f"),
+        Column("learner_error", "learner", short),
+    )
 
     def __init__(self, task: ControlTask, settings: MdgpsSettings):
         require_control(task, self.name)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gps.columns import Column, known, short
 from gps.guiders.guider import Metrics
 from gps.guiders.model_free.losses import Batch, Objective
 from gps.guiders.model_free.methods import METHODS
@@ -29,6 +30,14 @@ from gps.settings import unknown
 from gps.tasks.check import check_environment
 from gps.tasks.task import Environment
 from policies.network import NetworkPolicy
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A privileged policy that another run has trained."""
+
+    params: Any
+    normalizer: Any
 
 
 @jax.tree_util.register_dataclass
@@ -45,13 +54,15 @@ class ModelFreeState:
 
 
 class ModelFree:
-    """See `gps.guiders.guider.Guider` and the top of this file.
+    """See `gps.guiders.guider.Guider` and the top of this file."""
 
-    Args:
-        begun: its state will come from a checkpoint, which holds a teacher that was taken from another run.
-    """
+    columns = (
+        Column("train_return", "training", short),
+        Column("kl_to_learner", "KL", known),
+        Column("learner_entropy", "entropy", known),
+    )
 
-    def __init__(self, name: str, task: Environment, settings: Any, begun: bool = False):
+    def __init__(self, name: str, task: Environment, settings: Any):
         if name not in METHODS:
             raise unknown("model-free guider", name, METHODS)
         kind = type(DEFAULTS[name])
@@ -81,14 +92,9 @@ class ModelFree:
         self.steps_per_iteration = ppo.updates * ppo.environments * ppo.unroll
         self._main = main_stage(method)
         self._first: Stage | None = None
-        self._teacher = None
-        if method.guider == "frozen":
-            if settings.teacher.run and not begun:
-                from gps.runs.teacher import load_teacher  # it reads a run, which is built by what imports this
-
-                self._teacher = load_teacher(settings.teacher.run, self)
-            if not settings.teacher.run:
-                self._first = TEACHER_FIRST
+        self.teacher_run = settings.teacher.run if method.guider == "frozen" else ""
+        if method.guider == "frozen" and not self.teacher_run:
+            self._first = TEACHER_FIRST
         self._adam = optax.chain(optax.clip_by_global_norm(ppo.gradient_norm), optax.adam(ppo.learning_rate, eps=1e-5))
 
     def init(self, key: PRNGKeyArray) -> ModelFreeState:
@@ -96,8 +102,6 @@ class ModelFree:
         networks, starting = jax.random.split(key)
         count = self.settings.ppo.environments
         params, normalizers = self.roles.start(networks), self.roles.start_normalizers()
-        if self._teacher is not None:
-            params["guider"], normalizers["guider"] = self._teacher
         states = jax.vmap(self.task.reset)(jax.random.split(starting, count))
         memories = self.roles.start_memories(count)
         running = Running(bare(states), jnp.ones(count, bool), jnp.zeros(count), memories)
@@ -106,6 +110,31 @@ class ModelFree:
             params = self.roles.backtracked(params)
         optimizer = {name: self._adam.init(own) for name, own in params.items()}
         return ModelFreeState(params, optimizer, normalizers, running, jnp.zeros(()), zero)
+
+    def adopt(self, state: ModelFreeState, teacher: Teacher) -> ModelFreeState:
+        """The state before the first iteration, with the teacher of another run in the guider's place."""
+        params = {**state.params, "guider": teacher.params}
+        normalizers = {**state.normalizers, "guider": teacher.normalizer}
+        return dataclasses.replace(state, params=params, normalizers=normalizers)
+
+    def teacher(self, state: ModelFreeState) -> Teacher:
+        """What another run can adopt.
+
+        Errors:
+            ValueError where there is no privileged policy, or one that is not trained to its end.
+        """
+        method = self.roles.method
+        if "guider" not in method.roles or method.pull == "backtrack":
+            raise ValueError(
+                f"{self.name} keeps no privileged policy: take a run of 'ppo-bc', or of a method that trains its "
+                "teacher first"
+            )
+        if self._first is not None and state.updates < self.settings.teacher.updates:
+            raise ValueError(
+                f"it has had {int(state.updates)} of the {self.settings.teacher.updates} updates of its teacher: "
+                "bring that run to its end first (gps train --resume)"
+            )
+        return Teacher(state.params["policy" if self.roles.shared else "guider"], state.normalizers["guider"])
 
     def collect(self, state: ModelFreeState, key: PRNGKeyArray) -> tuple[Running, Unroll]:
         """Unroll whoever acts in every environment."""

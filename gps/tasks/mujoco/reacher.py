@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dynamics.simulator import make_simulator, physics_state, resolve_engine
 from gps.settings import check_at_least, check_positive
-from gps.tasks.task import ActionSpace, State
+from gps.tasks.task import ActionSpace, Score, State
 
 START = (0.0, 1.6)  # rad, shoulder and elbow: the arm starts bent
 
@@ -68,6 +68,7 @@ class Reacher:
     nx, nu = 4, 2
     actions = ActionSpace(2)
     privileged_size = 10
+    score = Score("distance", "cm")
 
     def __init__(self, settings: ReacherSettings, engine: str = "auto", name: str = "reacher"):
         model = mujoco.MjModel.from_xml_string(resources.files("gps.tasks.mujoco").joinpath("reacher.xml").read_text())
