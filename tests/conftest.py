@@ -61,11 +61,13 @@ def shared_programs(monkeypatch, compiled):
 
     The fixture is the function that returns the programs of a guider.
     """
+    from gps.comparisons import compare
     from gps.experiments.experiment import Experiment
+    from gps.runs import programs as module
     from gps.runs import train
 
     guiders, programs = compiled
-    build, start = Experiment.build, train.Programs
+    build, start = Experiment.build, module.Programs
 
     def same_guider(experiment, begun=False):
         run = experiment.run
@@ -81,7 +83,8 @@ def shared_programs(monkeypatch, compiled):
         return programs[id(guider)]
 
     monkeypatch.setattr(Experiment, "build", same_guider)
-    monkeypatch.setattr(train, "Programs", same_programs)
+    for user in (module, train, compare):
+        monkeypatch.setattr(user, "Programs", same_programs)
     return same_programs
 
 

@@ -97,7 +97,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     import numpy as np
 
     from gps.runs.evaluate import episode_count, evaluate, returns
-    from gps.runs.train import load
+    from gps.runs.resume import load
     from gps.tasks.task import is_control
 
     _, guider, state = load(RunFolder.open(options.run))
@@ -125,12 +125,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from gps.runs import train
+    from gps.runs.finish import draw, final_evaluation
+    from gps.runs.programs import Programs
+    from gps.runs.resume import load
 
     folder = RunFolder.open(options.run)
-    experiment, guider, state = train.load(folder)
-    evaluation = train.final_evaluation(experiment, train.Programs(guider), guider, state)
-    for path in train.draw(folder, guider.task, evaluation):
+    experiment, guider, state = load(folder)
+    evaluation = final_evaluation(experiment, Programs(guider), guider, state)
+    for path in draw(folder, guider.task, evaluation):
         print(path)
     return 0
 

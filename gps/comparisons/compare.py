@@ -22,10 +22,12 @@ from gps.comparisons.table import csv_text, markdown, notes
 from gps.experiments.experiment import Experiment
 from gps.files import write_text
 from gps.guiders.guider import DivergedError, Guider
-from gps.runs import integrity, train
+from gps.runs import integrity
 from gps.runs.folder import RunError, RunFolder
+from gps.runs.programs import Programs
 from gps.runs.progress import Clock
 from gps.runs.resume import check, resumable, resumed
+from gps.runs.train import train
 from gps.settings import SettingsError, override, unknown
 
 _TITLE = "# Comparison\n\n"
@@ -210,7 +212,7 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
     """Bring all runs to their end; returns those that diverged, and why."""
     left = [run for run in runs if not run.finished()]
     failed: dict[Path, str] = {}
-    programs: dict[tuple[str, str], train.Programs] = {}  # of the last task and guider; seeds share them
+    programs: dict[tuple[str, str], Programs] = {}  # of the last task and guider; seeds share them
     clock = Clock(len(left))
     print(f"{len(runs)} runs in {out}, {len(runs) - len(left)} of them finished before", flush=True)
     for run in left:
@@ -222,9 +224,9 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
                 programs.clear()
                 jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
                 gc.collect()
-            programs[run.about] = train.Programs(_build([one for one in left if one.about == run.about]))
+            programs[run.about] = Programs(_build([one for one in left if one.about == run.about]))
         try:
-            train.train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])
+            train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])
         except DivergedError as error:
             failed[run.path] = str(error)
             print(f"failed: {run}: {error}", flush=True)

@@ -1,4 +1,4 @@
-"""Going on with a run that is there, if its settings are those that are asked for."""
+"""Loading a run, and going on with it where its settings are those that are asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import jax
 from gps.experiments.experiment import Experiment, overlay
 from gps.guiders.guider import Guider
 from gps.runs import integrity
-from gps.runs.folder import RunFolder
+from gps.runs.folder import RunError, RunFolder
+from gps.runs.programs import use_compilation_cache
 from gps.settings import SettingsError, flat, override, write_toml
 
 
@@ -71,3 +72,20 @@ def check(folder: RunFolder, guider: Guider) -> None:
         where rows of the metrics or all checkpoints were lost.
     """
     integrity.check(folder, folder.checkpoints.newest(jax.eval_shape(guider.init, jax.random.key(0))))
+
+
+def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
+    """A run's experiment, guider and state as of its last whole checkpoint.
+
+    Errors:
+        RunError where there is no checkpoint, yet or any more; CheckpointError where none is whole.
+    """
+    use_compilation_cache()
+    experiment = Experiment.of(folder)
+    guider = experiment.build(begun=True)
+    like = jax.eval_shape(guider.init, jax.random.key(0))
+    restored = folder.checkpoints.restore(like)
+    if restored is None:
+        integrity.check(folder, None)
+        raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")
+    return experiment, guider, restored.state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gps.runs import train
 from gps.runs.folder import RunFolder
+from gps.runs.resume import load
 
 if TYPE_CHECKING:
     from gps.guiders.model_free.guider import ModelFree
@@ -19,7 +19,7 @@ def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
         CheckpointError where it can not be read.
     """
     guider: Any
-    _, guider, state = train.load(RunFolder.open(path))
+    _, guider, state = load(RunFolder.open(path))
     roles = getattr(guider, "roles", None)
     if roles is None or "guider" not in roles.method.roles or roles.method.pull == "backtrack":
         raise ValueError(

@@ -2,81 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dynamics.simulator import resolve_engine
 from gps.experiments.experiment import Experiment
-from gps.guiders.guider import DivergedError, Guider, Metrics, iterate, summarize, update_keys
+from gps.guiders.guider import DivergedError
 from gps.guiders.model_free.guider import ModelFree
 from gps.runs import integrity
-from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
-from gps.runs.folder import RunError, RunFolder, iteration_seconds
+from gps.runs.finish import finish
+from gps.runs.folder import RunFolder
+from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import DEFAULT_COLUMNS, RETURN_COLUMNS, Progress
-from gps.tasks.task import ControlTask, Environment, is_control
-
-SCORES = (
-    "learner_return",
-    "learner_return_sampled",
-    "test_distance_mean",
-    "test_distance_max",
-    "train_distance_mean",
-)
-COUNTED = ("diverged_samples", "failed_solves", "failed_fits", "failed_updates")
-VERSIONS = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax", "numpy")
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "guided-policy-search"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-class Programs:
-    """A guider's compiled programs; built once, called in every iteration."""
-
-    def __init__(self, guider: Guider):
-        task = guider.task
-        self.guider = guider
-        self.collect = jax.jit(guider.collect)
-        self.update = jax.jit(guider.update)
-        self.whole = jax.jit(functools.partial(iterate, guider))
-        if is_control(task):
-            contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
-            judge = jax.jit(functools.partial(evaluate, task))
-            self._evaluate = lambda policy, key: judge(policy, contexts, key)
-        else:
-            self._evaluate = jax.jit(functools.partial(evaluate_episodes, task))
-
-    def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
-        """One iteration; DivergedError where the guider can not learn from what was collected."""
-        if self.guider.fused:
-            return self.whole(state, key)
-        rows = []
-        for each in update_keys(self.guider, key):
-            collecting, updating = jax.random.split(each)
-            samples = self.collect(state, collecting)
-            self.guider.check(samples)
-            state, metrics = self.update(state, samples, updating)
-            rows.append(metrics)
-        return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
-
-    def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:
-        """The learner on all training targets, then on all test targets; or in fresh episodes."""
-        return self._evaluate(policy, key)
+from gps.tasks.task import is_control
 
 
 def train(
@@ -172,49 +116,6 @@ def _title(experiment: Experiment) -> str:
     return f"{run.task} by {run.guider}, seed {run.seed}{engine}"
 
 
-def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:
-    """Draw the figures and write the summary of a run that has all its iterations."""
-    draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
-    rows = folder.read_metrics()
-    counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
-    summary = {
-        **{name: rows[-1][name] for name in SCORES if name in rows[-1]},
-        "env_steps": rows[-1]["steps"],
-        "iterations": len(rows),
-        "wall_seconds": clock(),
-        "seconds_per_iteration": float(np.median(iteration_seconds(rows))),
-        **({"engine": resolve_engine(experiment.run.engine)} if experiment.simulated else {}),
-        "seed": experiment.run.seed,
-        **counted,
-        "versions": {name: metadata.version(name) for name in VERSIONS},
-    }
-    folder.write_summary(summary)
-    return summary
-
-
-def final_evaluation(experiment: Experiment, programs: Programs, guider: Guider, state: Any) -> Evaluation | Episodes:
-    """The evaluation that the last row of a run's metrics reports."""
-    key = jax.random.fold_in(jax.random.key(experiment.run.seed), 1)
-    return programs.evaluate(guider.policy(state), key)
-
-
-def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
-    """A run's experiment, guider and state as of its last whole checkpoint.
-
-    Errors:
-        RunError where there is no checkpoint, yet or any more; CheckpointError where none is whole.
-    """
-    use_compilation_cache()
-    experiment = Experiment.of(folder)
-    guider = experiment.build(begun=True)
-    like = jax.eval_shape(guider.init, jax.random.key(0))
-    restored = folder.checkpoints.restore(like)
-    if restored is None:
-        integrity.check(folder, None)
-        raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")
-    return experiment, guider, restored.state
-
-
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """A row of metrics as the progress display wants it: numbers per condition become means, metres centimetres."""
     means = {name: _mean(value) for name, value in row.items()}
@@ -232,33 +133,3 @@ def _mean(value: Any) -> float:
     numbers = np.asarray(value, float).ravel()
     numbers = numbers[np.isfinite(numbers)]
     return float(numbers.mean()) if numbers.size else float("nan")
-
-
-def draw(folder: RunFolder, task: Environment, evaluation: Evaluation | Episodes) -> list[Path]:
-    """Write a run's figures.
-
-    Errors:
-        RunError where rows of its metrics or all its checkpoints were lost, CheckpointError where none is whole.
-    """
-    from gps.figures import (
-        returns as plot_returns,  # matplotlib takes 2 s to import, and only the end of a run needs it
-    )
-    from gps.figures import run as plot
-
-    integrity.check(folder, folder.checkpoints.newest())
-    rows = folder.read_metrics()
-    drawn = plot_returns.returns(rows, folder.figures / "returns")
-    if not isinstance(evaluation, Evaluation):
-        return drawn
-    control = cast(ControlTask, task)
-    count = len(control.train_contexts)
-    skeletons = jax.jit(jax.vmap(jax.vmap(control.skeleton)))(evaluation.xs[count:])
-    return drawn + plot.draw_all(
-        rows,
-        np.asarray(skeletons),
-        np.asarray(control.test_contexts),
-        np.asarray(evaluation.distance[count:]),
-        np.asarray(control.train_contexts),
-        control.dt,
-        folder.figures,
-    )

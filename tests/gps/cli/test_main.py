@@ -15,7 +15,7 @@ import pytest
 from gps.cli.main import main
 from gps.experiments.lookup import GUIDERS
 from gps.guiders.model_based.badmm import Badmm
-from gps.runs import train
+from gps.runs import finish
 from gps.runs.folder import RunFolder
 
 SCRIPT = Path(sys.executable).with_name("gps")
@@ -36,13 +36,13 @@ TRAIN = ["train", "reacher", "--engine", "mujoco", "--iterations", "3", *TINY]
 
 @pytest.fixture
 def drawing():
-    return train.draw
+    return finish.draw
 
 
 @pytest.fixture(autouse=True)
 def quick(shared_programs, drawing, monkeypatch, tmp_path):
     """Nothing is drawn, nothing compiled twice; runs/ is made in a folder of the test's own."""
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -81,7 +81,7 @@ def without_times(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkeypatch):
-    monkeypatch.setattr(train, "draw", drawing)
+    monkeypatch.setattr(finish, "draw", drawing)
     status, out, errors = said(*TRAIN)
     assert (status, errors) == (0, [])
     folder = RunFolder.open("runs/reacher-badmm-seed0")
@@ -175,7 +175,7 @@ def test_a_run_with_a_long_name_stays_apart_from_what_is_said_of_it(said, finish
 
 def test_a_run_whose_evaluation_diverges_has_no_number_and_yet_an_end(said, drawing, monkeypatch):
     """Some test targets start at a speed that the simulation does not survive; training goes on without them."""
-    monkeypatch.setattr(train, "draw", drawing)
+    monkeypatch.setattr(finish, "draw", drawing)
     status, out, errors = said(*TRAIN, "--set", "task.start_noise=100", "--seed", "5", "--out", "run")
     assert (status, errors) == (0, [])
     assert out[-1].startswith("run: test distance - cm (largest -), training ")

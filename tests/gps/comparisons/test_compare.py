@@ -18,7 +18,7 @@ from gps.comparisons.statistics import Goals
 from gps.experiments.lookup import GUIDERS
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.badmm import Badmm
-from gps.runs import train
+from gps.runs import finish
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunExistsError, RunFolder
 from gps.settings import SettingsError
@@ -41,7 +41,7 @@ BOTH = ("badmm", "other")
 def place(monkeypatch, tmp_path, shared_programs):
     """A second guider, nothing drawn at the end of a run, and a folder of the test's own."""
     monkeypatch.setitem(GUIDERS, "other", GUIDERS["badmm"])
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -70,7 +70,7 @@ def trained(monkeypatch):
         folder.write_summary({"iterations": run["iterations"]})
 
     quick.names, quick.diverging = [], set()
-    monkeypatch.setattr(train, "train", quick)
+    monkeypatch.setattr("gps.comparisons.compare.train", quick)
     return quick
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from gps.experiments.experiment import Experiment
+from gps.runs import finish, train
 from gps.runs import folder as run
-from gps.runs import train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunFolder
-from gps.runs.resume import resumed
+from gps.runs.resume import load, resumed
 from gps.settings import SettingsError
 
 CHANGES = ("run.iterations=4", "run.checkpoint_every=2")
@@ -24,13 +24,13 @@ CHANGES = ("run.iterations=4", "run.checkpoint_every=2")
 
 @pytest.fixture
 def drawing():
-    return train.draw
+    return finish.draw
 
 
 @pytest.fixture(autouse=True)
 def quick(shared_programs, drawing, monkeypatch):
     """Nothing is drawn, and nothing compiled twice."""
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ with RunFolder.open({str(finished.path)!r}).locked():
         assert child.stdout.readline() == "locked\n"
         refused(finished, tiny, "another process trains .*run: wait for its end, or start anew with another --out")
         assert len(finished.read_metrics()) == 4  # a reader need not wait
-        assert train.load(RunFolder.open(finished.path))[2] is not None
+        assert load(RunFolder.open(finished.path))[2] is not None
     finally:
         child.kill()
         child.communicate()

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from gps.guiders.guider import DivergedError
-from gps.runs import train
+from gps.runs import finish, train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunFolder
+from gps.runs.resume import load
 
 TIMES = ("seconds", "iteration_seconds", "compiles")
 SUMMARY_TIMES = ("wall_seconds", "seconds_per_iteration")
@@ -58,7 +59,7 @@ train.train(RunFolder.open(sys.argv[1]), quiet=True)
 @pytest.fixture(autouse=True)
 def quick(shared_programs, monkeypatch, tmp_path):
     """Nothing is drawn, and nothing compiled twice, by the runs of this process."""
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where a simulation diverges
 
 
@@ -81,7 +82,7 @@ def run_of(tiny, tmp_path_factory, ended):
 
 
 def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
-    _, _, state = train.load(folder)
+    _, _, state = load(folder)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
