@@ -11,6 +11,7 @@ and slide joints are their own coordinates; of a ball or a free joint the quater
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 import jax.numpy as jnp
 import mujoco
@@ -45,7 +46,8 @@ class Kinematics:
         return jnp.stack([jnp.asarray(turn) for _, turn in self._poses(qpos, names)])
 
     def _poses(self, qpos, names) -> list[Pose]:
-        model, known = self.model, {0: (np.zeros(3), np.eye(3))}
+        model = self.model
+        known: dict[int, Pose] = {0: (np.zeros(3), np.eye(3))}
 
         def body(i: int) -> Pose:
             if i not in known:
@@ -69,13 +71,13 @@ class Kinematics:
             if kind == FREE:
                 place, turn = qpos[at : at + 3], _matrix(qpos[at + 3 : at + 7], jnp)
             elif kind == SLIDE:
-                place = place + turn @ model.jnt_axis[j] * (qpos[at] - model.qpos0[at])
+                place = place + _times(turn, model.jnt_axis[j]) * (qpos[at] - model.qpos0[at])
             else:
                 axis, angle = model.jnt_axis[j], qpos[at] - model.qpos0[at]
                 own = _around(axis, angle) if kind == HINGE else _matrix(qpos[at : at + 4], jnp)
-                turned = turn @ own
+                turned = _times(turn, own)
                 if anchor.any():
-                    place = place + turn @ anchor - turned @ anchor
+                    place = place + _times(turn - turned, anchor)
                 turn = turned
         return place, turn
 
@@ -121,21 +123,27 @@ def _by_joint(model, values, addresses, size: int, convert) -> list[Array]:
     return parts
 
 
-def _after(pose: Pose, place: np.ndarray, turn: np.ndarray) -> Pose:
+def _after(pose: Pose, place: np.ndarray, turn: Array | np.ndarray) -> Pose:
     """The pose of what has this pose in the frame of another one."""
     before, rotation = pose
-    moved = before + rotation @ place if place.any() else before
-    return moved, rotation if np.array_equal(turn, np.eye(3)) else rotation @ turn
+    moved = before + _times(rotation, place) if place.any() else before
+    return moved, rotation if np.array_equal(turn, np.eye(3)) else _times(rotation, turn)
 
 
-def _around(axis: np.ndarray, angle: Array) -> Array:
+def _times(a: Array | np.ndarray, b: Array | np.ndarray) -> Array | np.ndarray:
+    """The matrix product in full precision, which a GPU's default for float32 is not; constants stay constants."""
+    constant = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return a @ b if constant else jnp.matmul(a, b, precision="highest")
+
+
+def _around(axis: np.ndarray, angle: Array) -> Any:
     """Rotation by an angle, in rad, around a unit axis (Rodrigues)."""
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * (cross @ cross)
 
 
-def _matrix(quaternion, xp) -> Array:
+def _matrix(quaternion, xp) -> Any:
     """Rotation matrix of a quaternion (w x y z) of any length but zero; by numpy or by jax.numpy."""
     w, x, y, z = quaternion / xp.sqrt((quaternion**2).sum())
     return xp.stack(

@@ -98,7 +98,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     from gps.runs.evaluate import episode_count, evaluate, returns
     from gps.runs.resume import load
-    from gps.tasks.task import is_control
+    from gps.tasks.control_task import is_control
 
     _, guider, state = load(RunFolder.open(options.run))
     task, policy = guider.task, guider.policy(state)

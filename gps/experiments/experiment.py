@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynamics.simulator import ENGINES
+from dynamics.engines import ENGINES
 from gps.experiments import lookup
 from gps.guiders.guider import Guider
 from gps.guiders.model_free.methods import METHODS

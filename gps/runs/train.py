@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dynamics.simulator import resolve_engine
+from dynamics.engines import resolve_engine
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_free.guider import ModelFree
@@ -20,7 +20,7 @@ from gps.runs.finish import finish
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import DEFAULT_COLUMNS, RETURN_COLUMNS, Progress
-from gps.tasks.task import is_control
+from gps.tasks.control_task import is_control
 
 
 def train(
