@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ class Entry:
 
     settings: Any  # a frozen dataclass of defaults, or what makes one from `values`: its class, or a function
     # A guider from (task, settings), a task from (settings, name), or (settings, engine, name) where `engines`.
-    build: Callable[..., Any] | str
+    build: Any
     about: str = ""  # a line about it
     engines: bool = False  # of a task: there is an engine to choose
     values: Mapping[str, Any] = field(default_factory=dict)  # of the settings, where they are not their class's own

@@ -33,20 +33,18 @@ def few_programs():
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The settings of the smallest experiment, with changes: tiny("run.seed=1", "task.horizon=6")."""
+    """The smallest experiment, with changes: tiny("run.seed=1", "task.horizon=6")."""
+    from support.tiny import SETTINGS
+
     from gps.experiments.experiment import Experiment
     from gps.settings import override
 
-    tables = {
-        "run": {"task": "reacher", "guider": "badmm", "engine": "mujoco", "iterations": 3},
-        "task": {"horizon": 8, "train_targets": 2, "test_targets": 4},
-        "guider": {"samples": 2, "rounds": 2, "learner": {"hidden": [8, 8], "training": {"updates": 8}}},
-    }
+    tables = override({"run": {"task": "reacher", "guider": "badmm", "engine": "mujoco", "iterations": 3}}, SETTINGS)
 
-    def settings(*changes: str) -> dict:
-        return Experiment.resolve(override(tables, changes)).to_dict()
+    def experiment(*changes: str) -> Experiment:
+        return Experiment.resolve(override(tables, changes))
 
-    return settings
+    return experiment
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +67,11 @@ def shared_programs(monkeypatch, compiled):
     guiders, programs = compiled
     build, start = Experiment.build, module.Programs
 
-    def same_guider(experiment, begun=False):
+    def same_guider(experiment, warn=None):
         run = experiment.run
-        begun = begun and hasattr(experiment.guider, "teacher")  # to others it is all the same
-        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider, begun))
+        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider))
         if key not in guiders:
-            guiders[key] = build(experiment, begun)
+            guiders[key] = build(experiment)
         return guiders[key]
 
     def same_programs(guider):

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     from gps.runs.folder import RunFolder
     from gps.runs.resume import load
-    from gps.tasks.task import is_control
+    from gps.tasks.control_task import is_control
 
     _, guider, state = load(RunFolder.open(options.run))
     arguments = guider.task, guider.policy(state), jax.random.key(options.seed), options.noise

@@ -183,18 +183,21 @@ def _check_runs(runs: Sequence[Run]) -> None:
             integrity.check_rows(folder, integrity.ended(folder))
         else:
             left.setdefault(run.about, []).append(run)
-    for about, some in left.items():
-        with _named(*about):
-            guider = some[0].experiment.build()
-            if not all(run.begun() for run in some):
-                load_teacher(some[0].experiment, guider)
-        for run in some:
-            if run.there():
-                check(RunFolder.open(run.path), guider)
-    for run in runs:
-        if run.there() and not run.finished():
-            with RunFolder.open(run.path).locked():
-                pass  # no other process trains it
+    for some in left.values():
+        _check_unfinished(some)
+
+
+def _check_unfinished(runs: Sequence[Run]) -> None:
+    """The same, of the runs of one guider on one task."""
+    experiment = runs[0].experiment
+    with _named(*runs[0].about):
+        guider = experiment.build()
+        if not all(run.begun() for run in runs):
+            load_teacher(experiment, guider)
+    for folder in (RunFolder.open(run.path) for run in runs if run.there()):
+        check(folder, guider)
+        with folder.locked():
+            pass  # no other process trains it
 
 
 def _resolve(task: str, guider: str, settings: Iterable[str]) -> Experiment:

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gps.comparisons.statistics import Curve, Estimate, Goals, Result
-from gps.figures.axes import fit_scale, log_ticks
-from gps.figures.run import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
+from gps.figures.axes import fit_scale
+from gps.figures.style import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
 
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))  # five lines, eight colours and seven markers: forty looks
 MARKERS = "os^Dv<>"
@@ -82,7 +82,6 @@ def _finish(axes: Axes, field: str, goal: float | None) -> None:
     if goal is not None:
         axes.axhline(goal, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xscale("log")
-    log_ticks(axes.xaxis)
     low, high = axes.yaxis.get_data_interval()
     if field == "scores":
         fit_scale(axes)
@@ -94,4 +93,3 @@ def _negative_log(axes: Axes, low: float, high: float) -> None:
     """Make the y axis logarithmic below zero, for returns that are minus a cost."""
     axes.set_yscale("symlog", linthresh=-high / 2)  # its linear part is out of sight
     axes.set_ylim(1.2 * low, high / 1.2)
-    log_ticks(axes.yaxis)

@@ -51,10 +51,7 @@ def _scores(results: Sequence[Result], scores: set[Score], goals: Goals) -> dict
     alike = scores.pop() if len(scores) == 1 else None
     cells = [_cell(result.final_score, result.finished) for result in results]
     if alike is None:
-        cells = [
-            cell if cell == "-" else f"{r.score.name} {cell} {r.score.unit}".rstrip()
-            for cell, r in zip(cells, results, strict=True)
-        ]
+        cells = [cell if cell == "-" else f"{cell}, {r.score.label}" for cell, r in zip(cells, results, strict=True)]
     columns = {f"test {alike.label}" if alike else "test score": cells}
     if any(result.episodes for result in results):
         columns["solved"] = [_rate(result.solved, result.episodes) for result in results]
@@ -111,10 +108,11 @@ def notes(goals: Goals, ranges: Mapping[str, tuple[float, float]], failed: Seque
         f"({RESAMPLES} resamples). An interquartile mean leaves out a quarter of the seeds at each end, rounded down: "
         f"with fewer than {1 / TRIMMED:g} it is the mean.",
         "Return, score and solved episodes are those of the learner at the last evaluation, without noise on its "
-        "actions but where they are said to be sampled; solved episodes are counted over all seeds. Steps are of the simulator; those of evaluations do not count, nor those of a "
-        "teacher from another run. Seconds are of training, without evaluations and compilation: a run's first "
-        "iteration, and the first after it was resumed, count as long as the median of the others. Where there are no "
-        "others, as in a run of one iteration, compilation is in them.",
+        "actions but where they are said to be sampled; solved episodes are counted over all seeds.",
+        "Steps are of the simulator; those of evaluations do not count, nor those of a teacher from another run. "
+        "Seconds are of training, without evaluations and compilation: a run's first iteration, and the first after it "
+        "was resumed, count as long as the median of the others. Where there are no others, as in a run of one "
+        "iteration, compilation is in them.",
     ]
     for task, (low, high) in ranges.items():
         if low < high:
@@ -142,12 +140,8 @@ def csv_text(results: Sequence[Result]) -> str:
     for result in results:
         row = {"task": result.task, "guider": result.guider, "seeds": result.seeds, "finished": result.finished}
         row["steps"] = _plain(result.steps)
-        row |= {"score": result.score.name, "unit": result.score.unit}
-        row |= (
-            {"solved": result.solved, "episodes": result.episodes}
-            if result.episodes
-            else {"solved": "", "episodes": ""}
-        )
+        solved, episodes = (result.solved, result.episodes) if result.episodes else ("", "")
+        row |= {"score": result.score.name, "unit": result.score.unit, "solved": solved, "episodes": episodes}
         for field, name in ESTIMATES.items():
             estimate = getattr(result, field)
             row[name] = _plain(estimate.value)

@@ -29,7 +29,7 @@ class RunSettings:
     def __post_init__(self):
         lookup.find("task", self.task)
         lookup.find("guider", self.guider)
-        from dynamics.simulator import ENGINES  # it imports mujoco and jax, as the task has done by now
+        from dynamics.engines import ENGINES  # it imports mujoco and jax, as the task has done by now
 
         check_one_of(self, "engine", ENGINES)
         if not 0 <= self.seed < 2**32:
@@ -89,7 +89,7 @@ class Experiment:
         return Experiment.resolve(overlay(self.to_dict() if same else {}, asked))
 
     def differences(self, other: Experiment) -> dict[str, tuple[Any, Any]]:
-        """The settings by their dotted names, where they differ: this one's and the other's; None where one has none."""
+        """The settings by their dotted names where they differ: (this one's, the other's); None where one has none."""
         own, others = flat(self.to_dict()), flat(other.to_dict())
         names = [*own, *(name for name in others if name not in own)]
         return {name: (own.get(name), others.get(name)) for name in names if own.get(name) != others.get(name)}

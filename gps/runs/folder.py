@@ -61,6 +61,7 @@ class RunFolder:
         self.path = Path(path)
         self.settings = settings
         self.figures = self.path / "figures"
+        self._checkpoints = self.path.absolute() / "checkpoints"  # it stays where it is when the process moves
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -79,7 +80,7 @@ class RunFolder:
         """The checkpoints of the run."""
         from gps.runs.checkpoints import Checkpoints  # it imports jax, which listing runs need not wait for
 
-        return Checkpoints(self.path.absolute() / "checkpoints")
+        return Checkpoints(self._checkpoints)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], experiment: Experiment) -> RunFolder:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gps.guiders.guider import Guider, Metrics, iterate, summarize, update_keys
 from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
-from gps.tasks.task import is_control
+from gps.tasks.control_task import is_control
 
 
 def use_compilation_cache() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 
 from gps.columns import Column, count, short
 from gps.guiders.guider import Guider
-from gps.tasks.task import is_control
+from gps.tasks.control_task import is_control
 
 _SHOWN_ROWS = 10
 _OTHER_LINES = 6  # of the live display: title, column titles, units, progress and the margins

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from dynamics.simulator import resolve_engine
+from dynamics.engines import resolve_engine
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError
 from gps.runs import integrity

@@ -5,6 +5,7 @@ A table, or a key of it, counts for the guiders that have it; what is under "met
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gps.settings import to_dict
@@ -108,7 +109,7 @@ BRAX: dict[str, Tables] = {  # by Brax's names
 }
 
 
-def of(preset: Tables, guider: str, defaults: Any) -> Tables:
+def of(preset: Mapping[str, Any], guider: str, defaults: Any) -> Tables:
     """The tables "run" and "guider" of a preset, as far as a guider with these defaults has them."""
     has = {name: getattr(defaults, name) for name in preset.get("guider", {}) if hasattr(defaults, name)}
     known = {

@@ -35,8 +35,8 @@ from gps.guiders.model_based import trajectories
 from gps.guiders.model_based.badmm_types import BadmmSettings, BadmmState, Multipliers, Problem
 from gps.guiders.model_based.samples import LocalModel, Samples
 from gps.pytrees import all_finite, select
+from gps.tasks.control_task import ControlTask, require_control
 from gps.tasks.episodes import start_learner
-from gps.tasks.task import ControlTask, require_control
 from policies.mlp import GaussianPolicy
 
 
@@ -144,7 +144,7 @@ class Badmm:
         )
         metrics = {
             "cost": cost,
-            "controllers_distance": sampling.distance(self.task, samples),
+            "controllers_score": sampling.score(self.task, samples),
             "actual_improvement": jnp.where(judged, gained, jnp.nan),
             "predicted_improvement": jnp.where(judged, promised, jnp.nan),
             "step_multiplier": step,

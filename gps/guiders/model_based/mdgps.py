@@ -34,8 +34,8 @@ from gps.guiders.model_based.samples import LocalModel, Samples
 from gps.guiders.model_based.trajectories import TrajectorySettings
 from gps.pytrees import select
 from gps.settings import check_one_of
+from gps.tasks.control_task import ControlTask, require_control
 from gps.tasks.episodes import Learner, LearnerSettings, start_learner
-from gps.tasks.task import ControlTask, require_control
 from policies import regression
 from policies.mlp import GaussianPolicy
 
@@ -169,7 +169,7 @@ class Mdgps:
         state = dataclasses.replace(state, learner=learner, step=step, objective=objective)
         metrics = {
             "cost": cost,
-            "controllers_distance": sampling.distance(self.task, samples),
+            "controllers_score": sampling.score(self.task, samples),
             "actual_improvement": jnp.where(judged, gained, jnp.nan),
             "predicted_improvement": jnp.where(judged, state.promised, jnp.nan),
             "step_multiplier": state.step,

@@ -15,9 +15,8 @@ from controllers.types import Gaussian, LinearDynamics, LinearGaussian, Quadrati
 from dynamics.regression import fit_dynamics, pooled_prior, transitions
 from dynamics.rollout import exploration_noise, rollout
 from gps.guiders.guider import DivergedError
-from gps.runs.evaluate import LAST_STEPS
 from gps.tasks import episodes
-from gps.tasks.task import ControlTask, episode_cost
+from gps.tasks.control_task import ControlTask, episode_cost
 from policies.mlp import GaussianPolicy
 
 
@@ -130,14 +129,10 @@ def check(samples: Samples) -> None:
         )
 
 
-def distance(task: ControlTask, samples: Samples) -> Float[Array, " M"]:
-    """How far from solved the samples end, as `gps.runs.evaluate` measures it, for each condition."""
-
-    def one(xs, context):
-        return jax.vmap(task.distance, in_axes=(0, None))(xs[-LAST_STEPS:], context).mean()
-
-    distances = jax.vmap(jax.vmap(one, in_axes=(0, None)))(samples.xs, task.train_contexts)
-    return weighted_mean(distances, samples.weights)
+def score(task: ControlTask, samples: Samples) -> Float[Array, " M"]:
+    """The task's measure of the samples, on average for each condition."""
+    scores = jax.vmap(jax.vmap(task.measure, in_axes=(0, 0, None)))(samples.xs, samples.us, task.train_contexts)
+    return weighted_mean(scores, samples.weights)
 
 
 def weighted_mean(values: Float[Array, "M N"], weights: Float[Array, "M N"]) -> Float[Array, " M"]:

@@ -22,8 +22,8 @@ from gps.guiders.guider import Metrics
 from gps.guiders.model_based.samples import LocalModel, Samples
 from gps.pytrees import all_finite, select
 from gps.settings import check_at_least, check_one_of, check_positive
+from gps.tasks.control_task import ControlTask
 from gps.tasks.episodes import Learner, LearnerSettings
-from gps.tasks.task import ControlTask
 from policies import linearize, regression
 from policies.mlp import GaussianPolicy
 

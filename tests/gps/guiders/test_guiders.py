@@ -125,7 +125,7 @@ def clock(monkeypatch):
 
 
 def run(path, settings: dict) -> RunFolder:
-    folder = RunFolder.create(path, Experiment.resolve(settings).to_dict())
+    folder = RunFolder.create(path, Experiment.resolve(settings))
     train.train(folder, quiet=True)
     return folder
 
@@ -192,12 +192,12 @@ def test_a_teacher_of_another_task_or_of_no_training_is_refused(monkeypatch, qui
     # a run that was stopped while its teacher was trained
     short = ("run.iterations=3", "run.checkpoint_every=1")
     taught = tables("bc", "tiger-door", *short, "guider.ppo.updates=2", "guider.teacher.updates=4")
-    folder = RunFolder.create(tmp_path / "early", Experiment.resolve(taught).to_dict())
+    folder = RunFolder.create(tmp_path / "early", Experiment.resolve(taught))
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "shown", stop)  # after the first iteration's checkpoint
+    monkeypatch.setattr(train.Progress, "update", stop)  # after the first iteration's checkpoint
     with pytest.raises(KeyboardInterrupt):
         train.train(folder, quiet=True)
     with pytest.raises(SettingsError, match="has had 2 of the 4 updates of its teacher: bring that run to its end"):

@@ -229,7 +229,7 @@ def test_where_there_are_no_locks_a_run_is_trained_without(finished, monkeypatch
 
 def test_a_run_of_another_task_or_guider_is_refused_before_its_other_settings_are_looked_at(tmp_path):
     settings = {"run": {"task": "tiger-door", "guider": "gpo-clip"}}
-    RunFolder.create(tmp_path / "run", Experiment.resolve(settings).to_dict())
+    own = RunFolder.create(tmp_path / "run", Experiment.resolve(settings)).experiment
     for asked, message in (
         ({"guider": {"rounds": 3}, "run": {"task": "tiger-door"}}, "unknown setting 'guider.rounds'"),
         ({"guider": {"rounds": 3}, "run": {"guider": "badmm"}}, "is a run with run.guider = gpo-clip, not badmm"),
@@ -237,14 +237,14 @@ def test_a_run_of_another_task_or_guider_is_refused_before_its_other_settings_ar
         ({"guider": {"ppo": {"unroll": 9}}}, r"is a run with guider.ppo.unroll = 8, not 9; use a new --out"),
     ):
         with pytest.raises(SettingsError, match=message):
-            resumed(tmp_path / "run", asked)
+            resumed(tmp_path / "run", own.changed(asked))
 
 
 def test_settings_are_the_same_where_they_mean_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"run": {"task": "tiger-door", "guider": "dagger"}, "guider": {"teacher": {"run": "runs/first"}}}
-    RunFolder.create("run", Experiment.resolve(settings).to_dict())
-    assert resumed("run", settings).settings["guider"]["teacher"]["run"] == str(tmp_path / "runs/first")
+    own = RunFolder.create("run", Experiment.resolve(settings)).experiment
+    assert resumed("run", own.changed(settings)).settings["guider"]["teacher"]["run"] == str(tmp_path / "runs/first")
     monkeypatch.chdir("run")
     with pytest.raises(SettingsError, match=r"is a run with guider.teacher.run = .*first, not .*run/runs/first"):
-        resumed("../run", settings)
+        resumed("../run", own.changed(settings))

@@ -252,13 +252,13 @@ def test_evaluations_and_checkpoints_come_when_they_are_due(tiny, tmp_path):
     changes = ("run.iterations=5", "run.evaluate_every=3", "run.checkpoint_every=4")
     folder = RunFolder.create(tmp_path / "run", tiny(*changes))
     train.train(folder, quiet=True)
-    assert ["test_distance_mean" in row for row in folder.read_metrics()] == [False, False, True, False, True]
+    assert ["test_score" in row for row in folder.read_metrics()] == [False, False, True, False, True]
     assert folder.checkpoints.steps() == [4, 5]
 
 
 def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", tiny("run.seed=2"))
-    simulator = train.Experiment.resolve(folder.settings).build().task.simulator
+    simulator = folder.experiment.build().task.simulator
     simulate, simulated = simulator._simulate, 0
 
     def count(doubles, steps):
@@ -276,9 +276,10 @@ def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
     # what evaluations simulate is not counted: one in each iteration and one for the figures, 2 + 4 targets
     assert simulated == 3 * collected + 4 * (6 * 8)
     assert (summary["iterations"], summary["seed"], summary["engine"]) == (3, 2, "mujoco")
-    for name in ("test_distance_mean", "test_distance_max", "train_distance_mean"):
+    for name in ("test_score", "test_score_worst", "train_score", "test_cost", "test_episodes"):
         assert summary[name] == rows[-1][name]
-    assert 0 < summary["test_distance_mean"] < summary["test_distance_max"] < 0.42  # m, the arm's two lengths
+    assert 0 < summary["test_score"] < summary["test_score_worst"] < 42  # cm, the arm's two lengths
+    assert summary["score"] == {"name": "distance", "unit": "cm", "more_is_better": False}
     assert summary["seconds_per_iteration"] == pytest.approx(np.mean([row["iteration_seconds"] for row in rows[1:]]))
     assert summary["wall_seconds"] >= sum(row["iteration_seconds"] for row in rows)
     assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"] < summary["wall_seconds"]
@@ -295,7 +296,7 @@ def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
 def test_samples_that_diverge_are_counted_and_left_out(tiny, tmp_path, shared_programs, monkeypatch):
     """An arm that starts at 100 rad/s gains energy from the integrator until it is beyond all bounds."""
     folder = RunFolder.create(tmp_path / "run", tiny("task.start_noise=100", "run.seed=2"))
-    programs = shared_programs(train.Experiment.resolve(folder.settings).build())
+    programs = shared_programs(folder.experiment.build())
     collect, lost = programs.collect, []
 
     def watch(state, key):
@@ -326,7 +327,7 @@ def test_a_condition_without_a_sound_sample_ends_the_run_in_words(tiny, tmp_path
 def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, shared_programs, monkeypatch):
     """To the same end, where the cause has gone; the checkpoint is of this very iteration, though not due."""
     folder = RunFolder.create(tmp_path / "run", tiny(*LONG))
-    programs = shared_programs(train.Experiment.resolve(folder.settings).build())
+    programs = shared_programs(folder.experiment.build())
     collect = programs.collect
 
     def lose(state, key):
