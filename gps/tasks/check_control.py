@@ -45,8 +45,9 @@ NEAR_ONE = (0.3, 3.0)  # sizes of control limits that exploration of a few tenth
 
 def check_control(task: Any) -> list[str]:
     """What is wrong with the control side of a task, a line for each mistake; see `gps.tasks.check.check_task`."""
-    findings = list(_attributes(task)) or [*_contexts(task), *_sizes(task)]
-    findings = findings or list(_members(task))
+    findings = []
+    for look in (_contexts, _attributes, _sizes, _members):  # each relies on the ones before it
+        findings = findings or list(look(task))
     what = f"task {getattr(task, 'name', type(task).__name__)}"
     if not findings:
         findings = [*_derivatives(task), *_quaternions(task), *_control_range(task)]
