@@ -35,17 +35,21 @@ def run(options: argparse.Namespace) -> int:
     named = experiment.run
     path = Path(options.out or f"runs/{named.task}-{named.guider}-seed{named.seed}")
 
+    from gps.runs.finish import to_stderr
     from gps.runs.folder import RunFolder
+    from gps.runs.programs import Programs
     from gps.runs.resume import resumed
     from gps.runs.teacher import load_teacher
     from gps.runs.train import train
 
+    programs = None
     if options.resume and (path / "config.toml").exists():
         folder = resumed(path, RunFolder.open(path).experiment.changed(asked))
     else:
-        load_teacher(experiment, experiment.build())
+        programs = Programs(experiment.build(warn=to_stderr))
+        load_teacher(experiment, programs.guider)
         folder = RunFolder.create(path, experiment)
-    _print_numbers(folder.path, train(folder, started=gps.STARTED))
+    _print_numbers(folder.path, train(folder, started=gps.STARTED, programs=programs))
     return 0
 
 

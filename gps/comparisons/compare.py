@@ -23,6 +23,7 @@ from gps.experiments.experiment import Experiment
 from gps.files import write_text
 from gps.guiders.guider import DivergedError
 from gps.runs import integrity
+from gps.runs.finish import to_stderr
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.programs import Programs
 from gps.runs.progress import Clock
@@ -185,19 +186,21 @@ def _check_runs(runs: Sequence[Run]) -> None:
             left.setdefault(run.about, []).append(run)
     for some in left.values():
         _check_unfinished(some)
+    for run in (run for some in left.values() for run in some if run.there()):
+        with RunFolder.open(run.path).locked():
+            pass  # no other process trains it
 
 
 def _check_unfinished(runs: Sequence[Run]) -> None:
     """The same, of the runs of one guider on one task."""
     experiment = runs[0].experiment
     with _named(*runs[0].about):
-        guider = experiment.build()
+        guider = experiment.build(warn=to_stderr)
         if not all(run.begun() for run in runs):
             load_teacher(experiment, guider)
-    for folder in (RunFolder.open(run.path) for run in runs if run.there()):
-        check(folder, guider)
-        with folder.locked():
-            pass  # no other process trains it
+    for run in runs:
+        if run.there():
+            check(RunFolder.open(run.path), guider)
 
 
 def _resolve(task: str, guider: str, settings: Iterable[str]) -> Experiment:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gps.comparisons.statistics import Curve, Estimate, Goals, Result
-from gps.figures.axes import fit_scale
 from gps.figures.style import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
 
+DECADE = 10  # an axis that spans less is linear: a logarithmic one would have no labels, or too many
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))  # five lines, eight colours and seven markers: forty looks
 MARKERS = "os^Dv<>"
 PANELS = (  # what is drawn over what: the fields of a `Curve`
@@ -81,15 +82,13 @@ def _finish(axes: Axes, field: str, goal: float | None) -> None:
         return
     if goal is not None:
         axes.axhline(goal, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-    axes.set_xscale("log")
-    low, high = axes.yaxis.get_data_interval()
-    if field == "scores":
-        fit_scale(axes)
-    elif low < 3 * high < 0:
-        _negative_log(axes, low, high)
-
-
-def _negative_log(axes: Axes, low: float, high: float) -> None:
-    """Make the y axis logarithmic below zero, for returns that are minus a cost."""
-    axes.set_yscale("symlog", linthresh=-high / 2)  # its linear part is out of sight
-    axes.set_ylim(1.2 * low, high / 1.2)
+    for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        low, high = axis.get_data_interval()
+        if 0 < DECADE * low <= high and (axis is axes.xaxis or field == "scores"):
+            set_scale("log")
+        elif low <= DECADE * high < 0:  # returns that are minus a cost
+            set_scale("symlog", linthresh=-high / 2)  # its linear part is out of sight
+            axes.set_ylim(1.2 * low, high / 1.2)
+        else:
+            continue
+        axis.set_minor_formatter(NullFormatter())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +79,16 @@ class Experiment:
         return experiment
 
     def changed(self, asked: Mapping[str, Any]) -> Experiment:
-        """With the settings of these tables; the others stay, unless the task or the guider becomes another.
+        """With the settings of these tables; the others stay, but for those of a task or guider that another replaces.
 
         Errors:
             As in `resolve`.
         """
-        run = asked.get("run", {})
-        same = all(run.get(name, getattr(self.run, name)) == getattr(self.run, name) for name in ("task", "guider"))
-        return Experiment.resolve(overlay(self.to_dict() if same else {}, asked))
+        own = self.to_dict()
+        for name in ("task", "guider"):
+            if asked.get("run", {}).get(name, own["run"][name]) != own["run"][name]:
+                del own[name]
+        return Experiment.resolve(overlay(own, asked))
 
     def differences(self, other: Experiment) -> dict[str, tuple[Any, Any]]:
         """The settings by their dotted names where they differ: (this one's, the other's); None where one has none."""
@@ -112,14 +114,24 @@ class Experiment:
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    def build(self) -> Guider:
+    def build(self, warn: Callable[[str], None] | None = None) -> Guider:
         """The guider on its task.
 
+        Args:
+            warn: takes the warnings of a check of the task, which takes a few seconds and is made only where this is
+                given, and of tasks of one's own: those of the catalogue have passed it.
+
         Errors:
-            SettingsError for settings that are impossible together, before anything runs.
+            SettingsError for settings that are impossible together, and for what is wrong with the task.
         """
+        task = self.build_task()
         try:
-            return lookup.find("guider", self.run.guider).build(self.build_task(), self.guider)
+            if warn is not None and self.run.task not in lookup.TASKS:
+                from gps.tasks.check import require_sound
+
+                for warning in require_sound(task):
+                    warn(warning)
+            return lookup.find("guider", self.run.guider).build(task, self.guider)
         except ValueError as error:
             raise SettingsError(str(error)) from error
 

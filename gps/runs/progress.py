@@ -10,28 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from gps.columns import Column, count, short
-from gps.guiders.guider import Guider
-from gps.tasks.control_task import is_control
+from gps.columns import Column
 
 _SHOWN_ROWS = 10
 _OTHER_LINES = 6  # of the live display: title, column titles, units, progress and the margins
 _RECENT = 10  # iterations from which the time left is estimated
 _BAD = ("nan", "inf", "-inf")  # red on a terminal
-
-
-def columns_of(guider: Guider) -> tuple[Column, ...]:
-    """Those of a run's display: the guider's own between what all runs have, with the scores that its task has."""
-    task = guider.task
-    if is_control(task):
-        unit, total = task.score.unit, len(task.test_contexts)
-        scores = [Column("train_score", "train", short, unit), Column("test_score", "test", short, unit)]
-        if hasattr(task, "solved"):
-            scores.append(Column("test_solved", "solved", lambda number: f"{number:.0f} of {total}"))
-    else:
-        scores = [Column("learner_return", "learner", short), Column("learner_return_sampled", "sampled", short)]
-    first = Column("iteration", "iter", lambda done: f"{done + 1:.0f}")
-    return (first, *guider.columns, *scores, Column("steps", "steps", count), Column("seconds", "time", ".1f", "s"))
 
 
 class Clock:
@@ -87,7 +71,7 @@ class _View(Protocol):
 class Progress:
     """Shows the rows of a run as they come.
 
-        with Progress(100, "reacher with badmm", columns_of(guider)) as progress:
+        with Progress(100, "reacher with badmm", columns) as progress:
             progress.update({"iteration": 0, "cost": 12.3})
 
     Args:

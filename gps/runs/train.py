@@ -11,14 +11,16 @@ from typing import Any
 import jax
 
 from dynamics.engines import resolve_engine
+from gps.columns import Column, count, short
 from gps.experiments.experiment import Experiment
-from gps.guiders.guider import DivergedError
+from gps.guiders.guider import DivergedError, Guider
 from gps.runs import integrity
-from gps.runs.finish import finish
+from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
-from gps.runs.progress import Progress, columns_of
+from gps.runs.progress import Progress
 from gps.runs.teacher import load_teacher
+from gps.tasks.control_task import is_control
 
 
 def train(
@@ -49,7 +51,7 @@ def train(
 def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Programs | None) -> dict[str, Any]:
     use_compilation_cache()
     experiment = folder.experiment
-    programs = programs or Programs(experiment.build())
+    programs = programs or Programs(experiment.build(warn=to_stderr))
     guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
@@ -115,3 +117,17 @@ def _title(experiment: Experiment) -> str:
     run = experiment.run
     engine = f", engine {resolve_engine(run.engine)}" if experiment.simulated else ""
     return f"{run.task} by {run.guider}, seed {run.seed}{engine}"
+
+
+def columns_of(guider: Guider) -> tuple[Column, ...]:
+    """Those of a run's display: the guider's own between what all runs have, with the scores that its task has."""
+    task = guider.task
+    if is_control(task):
+        unit, total = task.score.unit, len(task.test_contexts)
+        scores = [Column("train_score", "train", short, unit), Column("test_score", "test", short, unit)]
+        if hasattr(task, "solved"):
+            scores.append(Column("test_solved", "solved", lambda number: f"{number:.0f} of {total}"))
+    else:
+        scores = [Column("learner_return", "learner", short), Column("learner_return_sampled", "sampled", short)]
+    first = Column("iteration", "iter", lambda done: f"{done + 1:.0f}")
+    return (first, *guider.columns, *scores, Column("steps", "steps", count), Column("seconds", "time", ".1f", "s"))

@@ -210,7 +210,7 @@ def test_a_run_is_locked_from_its_start_to_its_end(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "rewind_metrics", look(folder.rewind_metrics))  # its first change
     monkeypatch.setattr(folder, "write_summary", look(folder.write_summary))  # and its last
     train.train(folder, quiet=True)
-    assert len(locked) == 2
+    assert len(locked) == 3  # the summary is written before the figures and after them
     with RunFolder.open(folder.path).locked():
         pass
 
@@ -233,7 +233,10 @@ def test_a_run_of_another_task_or_guider_is_refused_before_its_other_settings_ar
     for asked, message in (
         ({"guider": {"rounds": 3}, "run": {"task": "tiger-door"}}, "unknown setting 'guider.rounds'"),
         ({"guider": {"rounds": 3}, "run": {"guider": "badmm"}}, "is a run with run.guider = gpo-clip, not badmm"),
-        ({"task": {"ring": 1.0}, "run": {"task": "reacher"}}, "is a run with run.task = tiger-door, not reacher"),
+        (
+            {"task": {"ring": [0.05, 0.1]}, "run": {"task": "reacher"}},
+            "is a run with run.task = tiger-door, not reacher",
+        ),
         ({"guider": {"ppo": {"unroll": 9}}}, r"is a run with guider.ppo.unroll = 8, not 9; use a new --out"),
     ):
         with pytest.raises(SettingsError, match=message):

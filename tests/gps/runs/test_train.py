@@ -12,17 +12,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import mujoco
 import numpy as np
 import pytest
 
+from gps.columns import Column
 from gps.guiders.guider import DivergedError
 from gps.runs import finish, train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunFolder
 from gps.runs.resume import load
+from gps.runs.train import columns_of
+from gps.tasks.task import Score
 
 TIMES = ("seconds", "iteration_seconds", "compiles")
 SUMMARY_TIMES = ("wall_seconds", "seconds_per_iteration")
@@ -344,3 +348,19 @@ def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, s
     assert lines(folder.path) == 3
     train.train(folder, quiet=True)
     assert_same_run(folder, run_of(*LONG))
+
+
+def test_a_display_has_the_columns_of_the_guider_and_the_scores_of_the_task():
+    row = {"iteration": 0, "kl": 0.25, "train_score": 1.0, "test_score": 2.0, "test_solved": 4, "learner_return": -9.0}
+    row |= {"learner_return_sampled": -10.0, "steps": 100, "seconds": 1.0}
+    control = {"cost": None, "final_cost": None, "train_contexts": np.zeros((3, 2)), "test_contexts": np.zeros((5, 2))}
+    control["score"] = Score("angle", "rad")
+
+    def shown(**task) -> str:
+        guider = SimpleNamespace(columns=(Column("kl", "KL", ".2f"),), task=SimpleNamespace(**task))
+        return "  ".join(f"{column.title} {column.text(row)} {column.unit}".rstrip() for column in columns_of(guider))
+
+    assert shown() == "iter 1  KL 0.25  learner -9.00  sampled -10.0  steps 100  time 1.0 s"
+    scores = "iter 1  KL 0.25  train 1.00 rad  test 2.00 rad"
+    assert shown(**control) == f"{scores}  steps 100  time 1.0 s"
+    assert shown(**control, solved=None) == f"{scores}  solved 4 of 5  steps 100  time 1.0 s"
