@@ -27,8 +27,8 @@ from timing import machine, measure
 from controllers import trust_region
 from gps.guiders.model_based.badmm import Badmm, BadmmSettings
 from gps.guiders.model_based.samples import Samples
+from gps.tasks.control_task import episode_cost
 from gps.tasks.episodes import LearnerSettings
-from gps.tasks.task import episode_cost
 from policies import regression
 
 SIZES = {"nx 10, nu 2": (10, 2), "nx 26, nu 7": (26, 7)}

@@ -1,4 +1,4 @@
-"""The simulator contract, and the choice of an engine.
+"""The simulator contract, and what both engines share; `dynamics.engines` chooses one.
 
 A simulator's state is MuJoCo's full physics state vector (time, qpos, qvel, act), one flat array of
 `nstate` numbers. Both engines read the same MJCF and agree within tolerance.
@@ -9,16 +9,12 @@ A simulator's state is MuJoCo's full physics state vector (time, qpos, qvel, act
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Protocol
 
-import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float
-
-ENGINES = ("auto", "mujoco", "mjx")
 
 # A state beyond this is a simulation that has diverged; MuJoCo itself only gives up at 1e10.
 STATE_LIMIT = 1e6
@@ -48,48 +44,6 @@ class Simulator(Protocol):
     def sensors(self, state: Float[Array, " nstate"]) -> Float[Array, " nsensor"]:
         """MuJoCo's sensor data in this state, with zero controls."""
         ...
-
-
-def make_simulator(model: mujoco.MjModel, substeps: int, engine: str = "auto") -> Simulator:
-    """Build a simulator of `model` that takes `substeps` physics steps per action.
-
-    Args:
-        model: a compiled MuJoCo model.
-        substeps: at least 1; an action lasts substeps * model.opt.timestep seconds.
-        engine: "mujoco" (C engine, all cores), "mjx" (on the device, differentiable), or "auto":
-            mjx where jax runs on a GPU, mujoco elsewhere.
-
-    Errors:
-        ValueError for an unknown engine, fewer than one substep, or a model whose physics state holds
-        more than time, qpos, qvel and act (plugins, delayed actuators).
-    """
-    engine = resolve_engine(engine)
-    if substeps < 1:
-        raise ValueError(f"substeps must be at least 1, not {substeps}")
-    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-    if size != 1 + model.nq + model.nv + model.na:
-        raise ValueError(
-            f"the model keeps {size} numbers of physics state but time, qpos, qvel and act are only "
-            f"{1 + model.nq + model.nv + model.na}: remove its plugins and actuator delays"
-        )
-    if engine == "mjx":
-        from dynamics.mjx_engine import MjxSimulator
-
-        return MjxSimulator(model, substeps)
-    from dynamics.mujoco_engine import MujocoSimulator
-
-    return MujocoSimulator(model, substeps)
-
-
-def resolve_engine(engine: str) -> str:
-    """The engine that "auto" stands for here; any other known name is returned as it is."""
-    if engine not in ENGINES:
-        close = get_close_matches(engine, ENGINES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown engine {engine!r}{hint} (known: {', '.join(ENGINES)})")
-    if engine == "auto":
-        return "mjx" if jax.default_backend() == "gpu" else "mujoco"
-    return engine
 
 
 def physics_state(model: mujoco.MjModel, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> Array:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import mujoco
 
 from controllers import ilqr
+from dynamics.engines import make_simulator
 from dynamics.known_model import known_dynamics
-from dynamics.simulator import control_range, make_simulator
+from dynamics.simulator import control_range
 
 MODEL = mujoco.MjModel.from_xml_path(str(Path(__file__).with_name("cartpole.xml")))
 SUBSTEPS = 2  # physics steps per action

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from gps.entry import Entry
 from gps.experiments.experiment import Experiment
-from gps.experiments.lookup import Entry
 from gps.runs import train
 from gps.runs.folder import RunExistsError, RunFolder
 from gps.tasks.task import ActionSpace, State
@@ -70,7 +70,7 @@ def main() -> int:
         }
     )
     try:
-        summary = train.train(RunFolder.create("runs/own-task", experiment.to_dict()))
+        summary = train.train(RunFolder.create("runs/own-task", experiment))
     except RunExistsError as error:
         print(error, file=sys.stderr)
         return 2

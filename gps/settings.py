@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
+from gps.errors import UserError
 from gps.files import write_text
 
 Settings = TypeVar("Settings")
@@ -27,7 +28,7 @@ Settings = TypeVar("Settings")
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "a table"}
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     """A setting that is unknown, of the wrong type or impossible; the message names it."""
 
 

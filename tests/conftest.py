@@ -33,20 +33,18 @@ def few_programs():
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The settings of the smallest experiment, with changes: tiny("run.seed=1", "task.horizon=6")."""
+    """The smallest experiment, with changes: tiny("run.seed=1", "task.horizon=6")."""
+    from support.tiny import SETTINGS
+
     from gps.experiments.experiment import Experiment
     from gps.settings import override
 
-    tables = {
-        "run": {"task": "reacher", "guider": "badmm", "engine": "mujoco", "iterations": 3},
-        "task": {"horizon": 8, "train_targets": 2, "test_targets": 4},
-        "guider": {"samples": 2, "rounds": 2, "learner": {"hidden": [8, 8], "training": {"updates": 8}}},
-    }
+    tables = override({"run": {"task": "reacher", "guider": "badmm", "engine": "mujoco", "iterations": 3}}, SETTINGS)
 
-    def settings(*changes: str) -> dict:
-        return Experiment.resolve(override(tables, changes)).to_dict()
+    def experiment(*changes: str) -> Experiment:
+        return Experiment.resolve(override(tables, changes))
 
-    return settings
+    return experiment
 
 
 @pytest.fixture(scope="session")
@@ -61,18 +59,19 @@ def shared_programs(monkeypatch, compiled):
 
     The fixture is the function that returns the programs of a guider.
     """
+    from gps.comparisons import compare
     from gps.experiments.experiment import Experiment
+    from gps.runs import programs as module
     from gps.runs import train
 
     guiders, programs = compiled
-    build, start = Experiment.build, train.Programs
+    build, start = Experiment.build, module.Programs
 
-    def same_guider(experiment, begun=False):
+    def same_guider(experiment, warn=None):
         run = experiment.run
-        begun = begun and hasattr(experiment.guider, "teacher")  # to others it is all the same
-        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider, begun))
+        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider))
         if key not in guiders:
-            guiders[key] = build(experiment, begun)
+            guiders[key] = build(experiment)
         return guiders[key]
 
     def same_programs(guider):
@@ -81,7 +80,8 @@ def shared_programs(monkeypatch, compiled):
         return programs[id(guider)]
 
     monkeypatch.setattr(Experiment, "build", same_guider)
-    monkeypatch.setattr(train, "Programs", same_programs)
+    for user in (module, train, compare):
+        monkeypatch.setattr(user, "Programs", same_programs)
     return same_programs
 
 

@@ -21,12 +21,17 @@ from gps.comparisons.statistics import GOALS, Goals, Result, area_range, learnin
 from gps.comparisons.table import csv_text, markdown, notes
 from gps.experiments.experiment import Experiment
 from gps.files import write_text
-from gps.guiders.guider import DivergedError, Guider
-from gps.runs import integrity, train
+from gps.guiders.guider import DivergedError
+from gps.runs import integrity
+from gps.runs.finish import to_stderr
 from gps.runs.folder import RunError, RunFolder
+from gps.runs.programs import Programs
 from gps.runs.progress import Clock
 from gps.runs.resume import check, resumable, resumed
+from gps.runs.teacher import load_teacher
+from gps.runs.train import train
 from gps.settings import SettingsError, override, unknown
+from gps.tasks.task import RETURN, Score
 
 _TITLE = "# Comparison\n\n"
 _OURS = f"{_TITLE}| task "  # how each comparison.md begins
@@ -49,8 +54,12 @@ class Run:
         return self.experiment.run.task, self.experiment.run.guider
 
     def there(self) -> bool:
-        """Whether it has been begun."""
+        """Whether it has a folder."""
         return (self.path / "config.toml").exists()
+
+    def begun(self) -> bool:
+        """Whether it has a checkpoint."""
+        return self.there() and bool(RunFolder.open(self.path).checkpoints.steps())
 
     def finished(self) -> bool:
         """Whether it came to its end, with all the iterations that it is to have."""
@@ -103,12 +112,18 @@ def compare(
     own = {name: list(assignments) for name, assignments in (settings_for or {}).items()}
     runs = plan(tasks, guiders, seeds, list(settings), own, out)
     failed = _train_all(runs, out)
-    found = {(task, guider): [] for task in tasks for guider in guiders}
+    learned = {(task, guider): [] for task in tasks for guider in guiders}
+    scores = dict.fromkeys(tasks, RETURN)
     for run in runs:
         if run.path not in failed:
-            found[run.about].append(learning(RunFolder.open(run.path).read_metrics()))
-    ranges = {task: area_range([one for guider in guiders for one in found[task, guider]]) for task in tasks}
-    results = tuple(summarise(*pair, seeds, some, goals, ranges[pair[0]]) for pair, some in found.items())
+            folder = RunFolder.open(run.path)
+            learned[run.about].append(learning(folder.read_metrics()))
+            scores[run.about[0]] = Score(**folder.read_summary().get("score", {"name": "score"}))
+    ranges = {task: area_range([one for guider in guiders for one in learned[task, guider]]) for task in tasks}
+    results = tuple(
+        summarise((task, scores[task]), guider, seeds, some, goals, ranges[task])
+        for (task, guider), some in learned.items()
+    )
     reasons = tuple(f"{run}: {failed[run.path]}" for run in runs if run.path in failed)
     text = f"{markdown(results, goals)}\n{notes(goals, ranges, reasons)}"
     return Comparison(results, reasons, text, tuple(_write(out, results, text, goals)))
@@ -134,14 +149,14 @@ def plan(
         for guider in guiders
     }
     runs = [
-        Run(out / f"{task}-{guider}-seed{seed}", replace(found, run=replace(found.run, seed=seed)))
-        for (task, guider), found in pairs.items()
+        Run(out / f"{task}-{guider}-seed{seed}", replace(experiment, run=replace(experiment.run, seed=seed)))
+        for (task, guider), experiment in pairs.items()
         for seed in range(seeds)
     ]
     _check_place(out)
     for run in runs:
         if run.there():
-            resumable(run.path, run.experiment.to_dict())
+            resumable(run.path, run.experiment)
         else:
             RunFolder.check_free(run.path)
     _check_runs(runs)
@@ -169,22 +184,23 @@ def _check_runs(runs: Sequence[Run]) -> None:
             integrity.check_rows(folder, integrity.ended(folder))
         else:
             left.setdefault(run.about, []).append(run)
-    for about, some in left.items():
-        with _named(*about):
-            guider = _build(some)
-        for run in some:
-            if run.there():
-                check(RunFolder.open(run.path), guider)
+    for some in left.values():
+        _check_unfinished(some)
+    for run in (run for some in left.values() for run in some if run.there()):
+        with RunFolder.open(run.path).locked():
+            pass  # no other process trains it
+
+
+def _check_unfinished(runs: Sequence[Run]) -> None:
+    """The same, of the runs of one guider on one task."""
+    experiment = runs[0].experiment
+    with _named(*runs[0].about):
+        guider = experiment.build(warn=to_stderr)
+        if not all(run.begun() for run in runs):
+            load_teacher(experiment, guider)
     for run in runs:
-        if run.there() and not run.finished():
-            with RunFolder.open(run.path).locked():
-                pass  # no other process trains it
-
-
-def _build(runs: Sequence[Run]) -> Guider:
-    """The guider that these runs share."""
-    begun = all(run.there() and RunFolder.open(run.path).checkpoints.steps() for run in runs)
-    return runs[0].experiment.build(begun=begun)
+        if run.there():
+            check(RunFolder.open(run.path), guider)
 
 
 def _resolve(task: str, guider: str, settings: Iterable[str]) -> Experiment:
@@ -210,21 +226,20 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
     """Bring all runs to their end; returns those that diverged, and why."""
     left = [run for run in runs if not run.finished()]
     failed: dict[Path, str] = {}
-    programs: dict[tuple[str, str], train.Programs] = {}  # of the last task and guider; seeds share them
+    programs: dict[tuple[str, str], Programs] = {}  # of the last task and guider; seeds share them
     clock = Clock(len(left))
     print(f"{len(runs)} runs in {out}, {len(runs) - len(left)} of them finished before", flush=True)
     for run in left:
         print(f"{clock}  {run}", flush=True)
-        settings = run.experiment.to_dict()
-        folder = resumed(run.path, settings) if run.there() else RunFolder.create(run.path, settings)
+        folder = (resumed if run.there() else RunFolder.create)(run.path, run.experiment)
         if run.about not in programs:
             if programs:
                 programs.clear()
                 jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
                 gc.collect()
-            programs[run.about] = train.Programs(_build([one for one in left if one.about == run.about]))
+            programs[run.about] = Programs(run.experiment.build())
         try:
-            train.train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])
+            train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])
         except DivergedError as error:
             failed[run.path] = str(error)
             print(f"failed: {run}: {error}", flush=True)

@@ -11,18 +11,19 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gps.comparisons.statistics import Curve, Estimate, Goals, Result
-from gps.figures.axes import fit_scale, log_ticks
-from gps.figures.run import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
+from gps.figures.style import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
 
+DECADE = 10  # an axis that spans less is linear: a logarithmic one would have no labels, or too many
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))  # five lines, eight colours and seven markers: forty looks
 MARKERS = "os^Dv<>"
 PANELS = (  # what is drawn over what: the fields of a `Curve`
     ("steps", "returns", "simulator steps", "return"),
     ("seconds", "returns", "training (s)", "return"),
-    ("steps", "distances", "simulator steps", "test distance (cm)"),
-    ("seconds", "distances", "training (s)", "test distance (cm)"),
+    ("steps", "scores", "simulator steps", ""),  # the score's own name
+    ("seconds", "scores", "training (s)", ""),
 )
 
 
@@ -33,7 +34,7 @@ def comparison(results: Sequence[Result], goals: Goals, path: Path) -> list[Path
 
 @styled
 def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
-    """A row of panels for each task: return and test distance, each over steps and over training time.
+    """A row of panels for each task: return and test score, each over steps and over training time.
 
     Seeds are aligned by the evaluation; over time a point is at the median of their training times. A panel that no
     task has numbers for is left out.
@@ -51,9 +52,9 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
             of_task = [(guiders.index(result.guider), result) for result in results if result.task == task]
             for number, result in of_task:
                 _learning_curve(axes, result.curve, x, field, number, result.guider)
-            goal = goals.distance if field == "distances" else goals.learner_return
+            goal = goals.score if field == "scores" else goals.learner_return
             _finish(axes, field, goal)
-            axes.set(xlabel=xlabel, ylabel=ylabel)
+            axes.set(xlabel=xlabel, ylabel=ylabel or f"test {of_task[0][1].score.label}")
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]}
     figure.legend(handles=handles.values(), loc="outside upper center", ncols=6 if wide else 3, handlelength=3.2)
     return figure
@@ -65,10 +66,8 @@ def _learning_curve(axes: Axes, curve: Curve, x: str, field: str, number: int, l
     there = estimate.count > 0
     if not there.any():
         return
-    unit = 100.0 if field == "distances" else 1.0
     at, value, low, high = (
-        values[there]
-        for values in (getattr(curve, x), unit * estimate.value, unit * estimate.low, unit * estimate.high)
+        values[there] for values in (getattr(curve, x), estimate.value, estimate.low, estimate.high)
     )
     color = COLORS[number % len(COLORS)]
     marker = MARKERS[number % len(MARKERS)] if len(at) <= MOST_MARKERS else None
@@ -82,19 +81,14 @@ def _finish(axes: Axes, field: str, goal: float | None) -> None:
         axes.set_axis_off()
         return
     if goal is not None:
-        goal = 100 * goal if field == "distances" else goal
         axes.axhline(goal, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-    axes.set_xscale("log")
-    log_ticks(axes.xaxis)
-    low, high = axes.yaxis.get_data_interval()
-    if field == "distances":
-        fit_scale(axes)
-    elif low < 3 * high < 0:
-        _negative_log(axes, low, high)
-
-
-def _negative_log(axes: Axes, low: float, high: float) -> None:
-    """Make the y axis logarithmic below zero, for returns that are minus a cost."""
-    axes.set_yscale("symlog", linthresh=-high / 2)  # its linear part is out of sight
-    axes.set_ylim(1.2 * low, high / 1.2)
-    log_ticks(axes.yaxis)
+    for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        low, high = axis.get_data_interval()
+        if 0 < DECADE * low <= high and (axis is axes.xaxis or field == "scores"):
+            set_scale("log")
+        elif low <= DECADE * high < 0:  # returns that are minus a cost
+            set_scale("symlog", linthresh=-high / 2)  # its linear part is out of sight
+            axes.set_ylim(1.2 * low, high / 1.2)
+        else:
+            continue
+        axis.set_minor_formatter(NullFormatter())

@@ -25,6 +25,7 @@ from scipy import stats
 
 from gps.runs.folder import iteration_seconds
 from gps.settings import SettingsError
+from gps.tasks.task import Score
 
 TRIMMED = 0.25  # of the values at each end: what is left is between the quartiles
 CONFIDENCE = 0.95
@@ -49,8 +50,10 @@ class Learning:
     steps: Float[np.ndarray, " n"]  # simulator steps before the evaluation
     seconds: Float[np.ndarray, " n"]  # of training before it, without compilation and evaluations
     returns: Float[np.ndarray, " n"]
-    distances: Float[np.ndarray, " n"]  # m, mean over the test conditions
+    scores: Float[np.ndarray, " n"]  # in the unit of the task's score, mean over the test conditions
     sampled: Float[np.ndarray, " n"]  # returns by actions drawn from the policy
+    solved: Float[np.ndarray, " n"]  # test episodes that solved the task
+    episodes: Float[np.ndarray, " n"]  # test episodes
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,20 @@ class Curve:
     steps: Float[np.ndarray, " n"]
     seconds: Float[np.ndarray, " n"]  # median over the seeds that were evaluated there
     returns: Estimate
-    distances: Estimate  # m
+    scores: Estimate
 
 
 class Goals(NamedTuple):
     """What a learner is to reach; None where there is no such goal."""
 
     learner_return: float | None = None
-    distance: float | None = 0.02  # m
+    score: float | None = None  # of each task, in the unit of its own
 
     def check(self) -> None:
         """Raise SettingsError for a goal that can not be reached or missed."""
-        if self.learner_return is not None and not math.isfinite(self.learner_return):
-            raise SettingsError(f"the return to reach must be finite, not {self.learner_return}")
-        if self.distance is not None and not 0 < self.distance < math.inf:
-            raise SettingsError(f"the distance to reach must be finite and above 0, not {self.distance:g} m")
+        for what, goal in (("return", self.learner_return), ("score", self.score)):
+            if goal is not None and not math.isfinite(goal):
+                raise SettingsError(f"the {what} to reach must be finite, not {goal}")
 
 
 GOALS = Goals()
@@ -86,29 +88,32 @@ class Result:
 
     task: str
     guider: str
+    score: Score  # of the task
     seeds: int  # that were to be run
     finished: int  # that came to their end; the others diverged
     steps: float  # simulator steps of a run (of the longest one)
     final_return: Estimate
     final_sampled: Estimate
-    final_distance: Estimate  # m
+    final_score: Estimate
+    solved: int  # of the last evaluations' test episodes, over all seeds
+    episodes: int  # test episodes of the last evaluations; 0 where the task does not say which are solved
     area: Estimate  # see `area`
     steps_to_return: Estimate  # over the seeds that reached the goal; its count says how many
-    steps_to_distance: Estimate
+    steps_to_score: Estimate
     seconds: Estimate  # of training, without compilation and evaluations
     curve: Curve
 
 
 def learning(rows: Sequence[Mapping[str, Any]]) -> Learning:
     """Of a run's metrics, the rows with an evaluation of the learner."""
-    fields = ("learner_return", "test_distance_mean", "learner_return_sampled")
+    fields = ("learner_return", "test_score", "learner_return_sampled", "test_solved", "test_episodes")
     seconds = np.cumsum(iteration_seconds(rows))
     found = [
         (row["steps"], spent, *(row.get(field) for field in fields))
         for row, spent in zip(rows, seconds, strict=True)
         if any(field in row for field in fields)
     ]
-    return Learning(*np.array(found, float).reshape(-1, 5).T)  # None becomes NaN
+    return Learning(*np.array(found, float).reshape(-1, 7).T)  # None becomes NaN
 
 
 def estimate(values: Float[np.ndarray, "S *n"]) -> Estimate:
@@ -180,32 +185,43 @@ def curve(runs: Sequence[Learning]) -> Curve:
         return table
 
     seconds = np.nanmedian(aligned("seconds"), axis=0) if runs else np.empty(0)
-    return Curve(steps, seconds, estimate(aligned("returns")), estimate(aligned("distances")))
+    return Curve(steps, seconds, estimate(aligned("returns")), estimate(aligned("scores")))
 
 
 def summarise(
-    task: str, guider: str, seeds: int, runs: Sequence[Learning], goals: Goals, between: tuple[float, float]
+    task: tuple[str, Score],
+    guider: str,
+    seeds: int,
+    runs: Sequence[Learning],
+    goals: Goals,
+    between: tuple[float, float],
 ) -> Result:
     """The numbers of one guider on one task.
 
     Args:
+        task: its name, and how it is judged.
         seeds: that were to be run.
         runs: of those that came to their end.
         between: steps for the area; see `area_range`.
     """
     best, near = (np.nan if goal is None else goal for goal in goals)  # nothing compares with NaN
+    better = np.greater_equal if task[1].more_is_better else np.less_equal
+    judged = [run for run in runs if len(run.steps) and math.isfinite(run.solved[-1])]
     return Result(
-        task,
+        task[0],
         guider,
+        task[1],
         seeds,
         len(runs),
         steps=max((float(run.steps[-1]) for run in runs if len(run.steps)), default=float("nan")),
         final_return=_over(runs, lambda run: run.returns[-1]),
         final_sampled=_over(runs, lambda run: run.sampled[-1]),
-        final_distance=_over(runs, lambda run: run.distances[-1]),
+        final_score=_over(runs, lambda run: run.scores[-1]),
+        solved=int(sum(run.solved[-1] for run in judged)),
+        episodes=int(sum(run.episodes[-1] for run in judged)),
         area=_over(runs, lambda run: area(run.steps, run.returns, *between)),
         steps_to_return=_over(runs, lambda run: steps_to(run.steps, run.returns >= best)),
-        steps_to_distance=_over(runs, lambda run: steps_to(run.steps, run.distances <= near)),
+        steps_to_score=_over(runs, lambda run: steps_to(run.steps, better(run.scores, near))),
         seconds=_over(runs, lambda run: run.seconds[-1]),
         curve=curve(runs),
     )

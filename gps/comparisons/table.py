@@ -7,18 +7,19 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from gps.columns import count, short
 from gps.comparisons.statistics import CONFIDENCE, RESAMPLES, TRIMMED, Estimate, Goals, Result
-from gps.runs.progress import count, short
+from gps.tasks.task import Score
 
-# of a `Result`; their columns in the CSV, and the factor from their unit to that of the column
+# of a `Result`, and their columns in the CSV
 ESTIMATES = {
-    "final_return": ("final_return", 1.0),
-    "final_sampled": ("final_return_sampled", 1.0),
-    "area": ("area_under_return", 1.0),
-    "final_distance": ("final_distance_cm", 100.0),
-    "steps_to_return": ("steps_to_return", 1.0),
-    "steps_to_distance": ("steps_to_distance", 1.0),
-    "seconds": ("training_seconds", 1.0),
+    "final_return": "final_return",
+    "final_sampled": "final_return_sampled",
+    "area": "area_under_return",
+    "final_score": "final_score",
+    "steps_to_return": "steps_to_return",
+    "steps_to_score": "steps_to_score",
+    "seconds": "training_seconds",
 }
 
 
@@ -38,13 +39,30 @@ def markdown(results: Sequence[Result], goals: Goals) -> str:
         if goals.learner_return is not None:
             name = f"steps to return {goals.learner_return:g}"
             columns[name] = [_reached(result.steps_to_return, result.seeds) for result in results]
-    if any(result.curve.distances.count.any() for result in results):
-        columns["test distance (cm)"] = [_cell(result.final_distance, result.finished, 100.0) for result in results]
-        if goals.distance is not None:
-            name = f"steps to {100 * goals.distance:g} cm"
-            columns[name] = [_reached(result.steps_to_distance, result.seeds) for result in results]
+    scored = [result for result in results if result.curve.scores.count.any()]
+    if scored:
+        columns |= _scores(results, {result.score for result in scored}, goals)
     columns["training (s)"] = [_cell(result.seconds, result.finished) for result in results]
     return _aligned(columns)
+
+
+def _scores(results: Sequence[Result], scores: set[Score], goals: Goals) -> dict[str, list[str]]:
+    """The columns of the tasks' own scores: their name and unit in the heading, or, where they differ, in the cells."""
+    alike = scores.pop() if len(scores) == 1 else None
+    cells = [_cell(result.final_score, result.finished) for result in results]
+    if alike is None:
+        cells = [cell if cell == "-" else f"{cell}, {r.score.label}" for cell, r in zip(cells, results, strict=True)]
+    columns = {f"test {alike.label}" if alike else "test score": cells}
+    if any(result.episodes for result in results):
+        columns["solved"] = [_rate(result.solved, result.episodes) for result in results]
+    if goals.score is not None:
+        name = f"steps to {goals.score:g} {alike.unit}".rstrip() if alike else f"steps to score {goals.score:g}"
+        columns[name] = [_reached(result.steps_to_score, result.seeds) for result in results]
+    return columns
+
+
+def _rate(solved: int, episodes: int) -> str:
+    return f"{100 * solved / episodes:.0f} % ({solved} of {episodes})" if episodes else "-"
 
 
 def _aligned(columns: Mapping[str, Sequence[str]]) -> str:
@@ -59,11 +77,11 @@ def _aligned(columns: Mapping[str, Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _cell(estimate: Estimate, seeds: int, scale: float = 1.0, text: Callable[[float], str] = short) -> str:
+def _cell(estimate: Estimate, seeds: int, text: Callable[[float], str] = short) -> str:
     """The estimate, its interval and, where that are not all, how many seeds they are of."""
     if not estimate.count:
         return "-"
-    value, low, high = (text(scale * float(number)) for number in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (text(float(number)) for number in (estimate.value, estimate.low, estimate.high))
     interval = "" if math.isnan(estimate.low) else f" [{low}, {high}]"
     return value + interval + ("" if estimate.count == seeds else f" ({_of(int(estimate.count), seeds)})")
 
@@ -89,11 +107,12 @@ def notes(goals: Goals, ranges: Mapping[str, tuple[float, float]], failed: Seque
         f"Interquartile means over seeds, and {100 * CONFIDENCE:g} % percentile bootstrap intervals over seeds "
         f"({RESAMPLES} resamples). An interquartile mean leaves out a quarter of the seeds at each end, rounded down: "
         f"with fewer than {1 / TRIMMED:g} it is the mean.",
-        "Return and distance are those of the learner at the last evaluation, without noise on its actions but where "
-        "they are said to be sampled. Steps are of the simulator; those of evaluations do not count, nor those of a "
-        "teacher from another run. Seconds are of training, without evaluations and compilation: a run's first "
-        "iteration, and the first after it was resumed, count as long as the median of the others. Where there are no "
-        "others, as in a run of one iteration, compilation is in them.",
+        "Return, score and solved episodes are those of the learner at the last evaluation, without noise on its "
+        "actions but where they are said to be sampled; solved episodes are counted over all seeds.",
+        "Steps are of the simulator; those of evaluations do not count, nor those of a teacher from another run. "
+        "Seconds are of training, without evaluations and compilation: a run's first iteration, and the first after it "
+        "was resumed, count as long as the median of the others. Where there are no others, as in a run of one "
+        "iteration, compilation is in them.",
     ]
     for task, (low, high) in ranges.items():
         if low < high:
@@ -121,10 +140,12 @@ def csv_text(results: Sequence[Result]) -> str:
     for result in results:
         row = {"task": result.task, "guider": result.guider, "seeds": result.seeds, "finished": result.finished}
         row["steps"] = _plain(result.steps)
-        for field, (name, scale) in ESTIMATES.items():
+        solved, episodes = (result.solved, result.episodes) if result.episodes else ("", "")
+        row |= {"score": result.score.name, "unit": result.score.unit, "solved": solved, "episodes": episodes}
+        for field, name in ESTIMATES.items():
             estimate = getattr(result, field)
-            row[name] = _plain(scale * estimate.value)
-            row[f"{name}_low"], row[f"{name}_high"] = _plain(scale * estimate.low), _plain(scale * estimate.high)
+            row[name] = _plain(estimate.value)
+            row[f"{name}_low"], row[f"{name}_high"] = _plain(estimate.low), _plain(estimate.high)
             row[f"{name}_seeds"] = int(estimate.count)
         table.append(row)
     text = io.StringIO()

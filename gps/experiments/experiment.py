@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dynamics.simulator import ENGINES
 from gps.experiments import lookup
-from gps.guiders.guider import Guider
-from gps.guiders.model_free.methods import METHODS
-from gps.guiders.model_free.settings import TeacherFirst, TeacherSettings
-from gps.runs.folder import RunFolder
-from gps.settings import SettingsError, flat, from_dict, to_dict, unknown
-from gps.tasks.task import Environment
+from gps.settings import SettingsError, check_at_least, check_one_of, flat, from_dict, to_dict, unknown
+
+if TYPE_CHECKING:  # both import jax, which commands that only read settings need not wait for
+    from gps.guiders.guider import Guider
+    from gps.tasks.task import Environment
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,17 @@ class RunSettings:
     def __post_init__(self):
         lookup.find("task", self.task)
         lookup.find("guider", self.guider)
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+        from dynamics.engines import ENGINES  # it imports mujoco and jax, as the task has done by now
+
+        check_one_of(self, "engine", ENGINES)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
-        for name in ("iterations", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "iterations", "evaluate_every", "checkpoint_every")
+
+    @property
+    def first_checkpoint(self) -> int:
+        """Iterations before the first checkpoint."""
+        return min(self.checkpoint_every, self.iterations)
 
 
 @dataclass(frozen=True)
@@ -60,38 +61,44 @@ class Experiment:
         for table in settings:
             if table not in ("run", "task", "guider"):
                 raise unknown("table of settings", table, ("run", "task", "guider"))
-        run = from_dict(RunSettings, settings.get("run", {}), "run")
-        preset = lookup.defaults(run.task, run.guider)
-        run = from_dict(RunSettings, overlay(preset.get("run", {}), settings.get("run", {})), "run")
-        task, guide = lookup.find("task", run.task), lookup.find("guider", run.guider)
-        if run.engine != "auto" and not task.engines:
+        named = from_dict(RunSettings, settings.get("run", {}), "run")
+        task, guider = lookup.find("task", named.task), lookup.find("guider", named.guider)
+        preset = lookup.defaults(named.task, named.guider)
+
+        def complete(default: Any, table: str) -> Any:
+            own = overlay(to_dict(default), preset.get(table, {}))
+            return from_dict(type(default), overlay(own, settings.get(table, {})), table)
+
+        defaults = {"run": RunSettings(), "task": task.settings, "guider": guider.settings}
+        experiment = cls(**{table: complete(default, table) for table, default in defaults.items()})
+        if experiment.run.engine != "auto" and not task.engines:
             raise SettingsError(
-                f"run.engine = {run.engine!r}: {run.task} has physics of its own, or none; leave it at 'auto'"
+                f"run.engine = {named.engine!r}: {named.task} has physics of its own, or none; leave it at 'auto'"
             )
+        _check_teaching(experiment)
+        return experiment
 
-        def complete(entry: lookup.Entry, where: str):
-            own = overlay(to_dict(entry.defaults), preset.get(where, {}))
-            return from_dict(type(entry.defaults), overlay(own, settings.get(where, {})), where)
+    def changed(self, asked: Mapping[str, Any]) -> Experiment:
+        """With the settings of these tables; the others stay, but for those of a task or guider that another replaces.
 
-        guider = complete(guide, "guider")
-        _check_teaching(run, guider)
-        return cls(run, complete(task, "task"), guider)
+        Errors:
+            As in `resolve`.
+        """
+        own = self.to_dict()
+        for name in ("task", "guider"):
+            if asked.get("run", {}).get(name, own["run"][name]) != own["run"][name]:
+                del own[name]
+        return Experiment.resolve(overlay(own, asked))
 
-    @classmethod
-    def of(cls, folder: RunFolder) -> Experiment:
-        """That of a run; errors as in `resolve`, naming the folder."""
-        try:
-            return cls.resolve(folder.settings)
-        except SettingsError as error:
-            raise SettingsError(f"{folder.path / 'config.toml'}: {error}") from error
+    def differences(self, other: Experiment) -> dict[str, tuple[Any, Any]]:
+        """The settings by their dotted names where they differ: (this one's, the other's); None where one has none."""
+        own, others = flat(self.to_dict()), flat(other.to_dict())
+        names = [*own, *(name for name in others if name not in own)]
+        return {name: (own.get(name), others.get(name)) for name in names if own.get(name) != others.get(name)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables; `resolve` takes them back."""
-        return {
-            "run": to_dict(self.run),
-            "task": to_dict(self.task),
-            "guider": to_dict(self.guider),
-        }
+        return {name: to_dict(getattr(self, name)) for name in ("run", "task", "guider")}
 
     @property
     def simulated(self) -> bool:
@@ -100,52 +107,42 @@ class Experiment:
 
     def build_task(self) -> Environment:
         """The task; with its simulator, if it has one, on the chosen engine."""
-        engine = (self.run.engine,) if self.simulated else ()
-        return lookup.find("task", self.run.task).build(self.task, *engine, self.run.task)
-
-    def build(self, begun: bool = False) -> Guider:
-        """The guider on its task.
-
-        Args:
-            begun: for a state from a checkpoint, in which a teacher from another run is already: its folder is not
-                looked at, and may be gone.
-
-        Errors:
-            SettingsError for settings that are impossible together, before anything runs.
-        """
-        build = lookup.find("guider", self.run.guider).build
-        if self.run.guider in METHODS and isinstance(self.guider, TeacherFirst) and self.guider.teacher.run:
-            if begun:
-                build = functools.partial(build, begun=True)
-            else:
-                self._check_teacher(self.guider.teacher)
+        entry = lookup.find("task", self.run.task)
+        engine = (self.run.engine,) if entry.engines else ()
         try:
-            return build(self.build_task(), self.guider)
+            return entry.build(self.task, *engine, self.run.task)
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    def _check_teacher(self, teacher: TeacherSettings) -> None:
-        """Raise SettingsError where a teacher from another run has learned the same task with other settings."""
-        other = Experiment.of(RunFolder.open(teacher.run))
-        if other.run.task != self.run.task:
-            return  # which the guider refuses, as it does without an experiment
-        theirs, own = (flat(to_dict(task), "task.") for task in (other.task, self.task))
-        for name, value in own.items():
-            if theirs[name] != value:
-                raise SettingsError(
-                    f"guider.teacher.run = {teacher.run!r} has {name} = {theirs[name]}, and this run has {value}: "
-                    "what the teacher sees or is rewarded for would be another"
-                )
+    def build(self, warn: Callable[[str], None] | None = None) -> Guider:
+        """The guider on its task.
+
+        Args:
+            warn: takes the warnings of a check of the task, which takes a few seconds and is made only where this is
+                given, and of tasks of one's own: those of the catalogue have passed it.
+
+        Errors:
+            SettingsError for settings that are impossible together, and for what is wrong with the task.
+        """
+        task = self.build_task()
+        try:
+            if warn is not None and self.run.task not in lookup.TASKS:
+                from gps.tasks.check import require_sound
+
+                for warning in require_sound(task):
+                    warn(warning)
+            return lookup.find("guider", self.run.guider).build(task, self.guider)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
 
 
-def _check_teaching(run: RunSettings, guider: Any) -> None:
+def _check_teaching(experiment: Experiment) -> None:
     """Raise SettingsError where a run would end before its teacher is trained and the learner's turn comes."""
-    if not isinstance(guider, TeacherFirst):
-        return
-    teacher = guider.teacher
-    if not teacher.run and run.iterations * guider.ppo.updates <= teacher.updates:
+    guider, iterations = experiment.guider, experiment.run.iterations
+    teacher = getattr(guider, "teacher", None)
+    if teacher is not None and not teacher.run and iterations * guider.ppo.updates <= teacher.updates:
         raise SettingsError(
-            f"guider.teacher.updates = {teacher.updates} leave the learner none of {run.iterations} iterations "
+            f"guider.teacher.updates = {teacher.updates} leave the learner none of {iterations} iterations "
             f"of {guider.ppo.updates} updates: take fewer, more iterations, or a teacher from guider.teacher.run"
         )
 

@@ -1,4 +1,4 @@
-"""A GIF of the learner at work, drawn with pillow: one palette for all frames keeps it small and free of flicker."""
+"""A GIF of the learner at work: MuJoCo's own pictures or skeletons, one tile for each of a few conditions."""
 
 from __future__ import annotations
 
@@ -8,47 +8,63 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from gps.figures.episodes import LearnerEpisodes, reach
 from gps.files import written_whole
 
-TILE, HEADER = 240, 26  # pixels: the side of one target's square, and the height of the line above them all
-FINE = 4  # pixels are drawn this many times finer along each axis and averaged: smooth edges
+TILE, HEADER = 240, 26  # pixels: the side of one condition's square, and the height of the line above them all
+FINE = 4  # skeletons are drawn this many times finer along each axis and averaged: smooth edges
 HOLD = 1.0  # s, for which the last frame stays
 SHORTEST = 0.02  # s, viewers slow down frames that are shorter
+MOST_FRAMES = 120  # of a long episode fewer are shown
 
 PAPER, REACH, ARM, JOINT = (255, 255, 255), (240, 242, 245), (60, 68, 84), (240, 242, 245)
 TARGET, TIP, TRAIL = (213, 94, 0), (0, 114, 178), (120, 178, 214)
 Color = tuple[int, int, int]
 
 
-def animation(
-    skeletons: Float[np.ndarray, "C T+1 P 2"],
-    targets: Float[np.ndarray, "C 2"],
-    dt: float,
-    path: Path,
-    count: int = 6,
+def shown_conditions(acted: LearnerEpisodes, count: int = 6) -> np.ndarray:
+    """`count` conditions spread evenly over those that did not diverge, the first and the last among them."""
+    sound = np.flatnonzero(np.isfinite(acted.xs).all((1, 2)))
+    return sound[np.unique(np.linspace(0, len(sound) - 1, min(count, len(sound))).round().astype(int))]
+
+
+def shown_times(acted: LearnerEpisodes) -> np.ndarray:
+    """Indices of the states that a GIF shows in real time, the first and the last among them."""
+    last = acted.xs.shape[1] - 1
+    stride = max(1, math.ceil(SHORTEST / acted.dt - 1e-9), math.ceil(last / MOST_FRAMES))
+    return np.unique(np.append(np.arange(0, last + 1, stride), last))
+
+
+def tile_pictures(
+    acted: LearnerEpisodes, tiles: UInt8[np.ndarray, "C F size size 3"], path: Path, conditions: np.ndarray
 ) -> list[Path]:
-    """Save a looping GIF, in real time, of reaches for `count` targets spread evenly over the given ones.
+    """Save a looping GIF of square pictures for the `shown_times` of the `shown_conditions`; returns the file."""
+    columns = _columns(len(tiles))
+    pictures = []
+    for number, t in enumerate(shown_times(acted)):
+        picture = Image.new("RGB", _size(len(tiles)), PAPER)
+        pen = _Pen(picture, 1)
+        pen.text((10, HEADER - 7), f"t = {t * acted.dt:.2f} s", 13)
+        for tile, condition in enumerate(conditions):
+            corner = (tile % columns * TILE, HEADER + tile // columns * TILE)
+            picture.paste(Image.fromarray(tiles[tile, number]), corner)
+            pen.text((corner[0] + 9, corner[1] + TILE - 9), acted.said(condition), 11, PAPER)
+        pictures.append(picture)
+    palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
+    return _save([p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures], acted, path)
 
-    Args:
-        skeletons: m, the mechanism from base to fingertip. Conditions that diverged (NaN) are not shown.
-        targets: m.
-        dt: s, from one skeleton to the next.
 
-    Returns:
-        The files written: one, or none where every condition diverged.
-    """
-    skeletons, targets = np.asarray(skeletons, float), np.asarray(targets, float)
-    sound = np.flatnonzero(np.isfinite(skeletons).all((1, 2, 3)) & np.isfinite(targets).all(1))
-    if not len(sound):
-        return []
-    shown = spread(sound, count)
-    stride = max(1, math.ceil(SHORTEST / dt - 1e-9))
-    times = np.unique(np.append(np.arange(0, skeletons.shape[1], stride), skeletons.shape[1] - 1))
-    pictures = _frames(skeletons[shown], targets[shown], times, dt)
-    hundredths = np.round(100 * dt * times).astype(int)  # what GIF counts in; rounded so that no error adds up
+def skeletons(acted: LearnerEpisodes, path: Path, conditions: np.ndarray) -> list[Path]:
+    """Save a looping GIF of the skeletons of these conditions; returns the file."""
+    return _save(_frames(acted, conditions), acted, path)
+
+
+def _save(pictures: list[Image.Image], acted: LearnerEpisodes, path: Path) -> list[Path]:
+    """In real time."""
+    hundredths = np.round(100 * acted.dt * shown_times(acted)).astype(int)  # what GIF counts in: no error adds up
     durations = [*(10 * np.diff(hundredths)).tolist(), round(1000 * HOLD)]
     with written_whole(path) as waiting:
         pictures[0].save(
@@ -57,9 +73,12 @@ def animation(
     return [path]
 
 
-def spread(values: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the values at even distances, the first and the last among them; all if there are fewer."""
-    return values[np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int))]
+def _columns(count: int) -> int:
+    return math.ceil(math.sqrt(count))
+
+
+def _size(count: int) -> tuple[int, int]:
+    return _columns(count) * TILE, -(-count // _columns(count)) * TILE + HEADER
 
 
 @dataclass(frozen=True)
@@ -81,60 +100,58 @@ def view_of(skeletons: Float[np.ndarray, "C T+1 P 2"], targets: Float[np.ndarray
     centre = skeletons[0, 0, 0]
     points = np.concatenate([skeletons.reshape(-1, 2), targets])
     half = max(reach(skeletons), np.abs(points - centre).max(), 1e-9)
-    return View(centre, 1.08 * half, columns=math.ceil(math.sqrt(len(targets))))
-
-
-def reach(skeletons: Float[np.ndarray, "C T+1 P 2"]) -> float:
-    """How far from its base a mechanism comes that is stretched out, in metres; 0 for a point."""
-    return float(np.linalg.norm(np.diff(skeletons[0, 0], axis=0), axis=1).sum())
+    return View(centre, 1.08 * half, columns=_columns(len(skeletons)))
 
 
 class _Pen:
-    """Draws on a picture FINE times finer than the numbers say."""
+    """Draws on a picture that is some times finer than the numbers say."""
 
-    def __init__(self, picture: Image.Image):
-        self.draw = ImageDraw.Draw(picture)
+    def __init__(self, picture: Image.Image, fine: int = FINE):
+        self.draw, self.fine = ImageDraw.Draw(picture), fine
 
     def disc(self, centre, radius: float, color: Color) -> None:
-        x, y = FINE * centre
-        self.draw.ellipse((x - FINE * radius, y - FINE * radius, x + FINE * radius, y + FINE * radius), fill=color)
+        (x, y), radius = self.fine * centre, self.fine * radius
+        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
     def line(self, points, width: float, color: Color) -> None:
         """With round ends and joints."""
-        self.draw.line([tuple(p) for p in FINE * points], fill=color, width=round(FINE * width))
+        self.draw.line([tuple(p) for p in self.fine * points], fill=color, width=round(self.fine * width))
         for point in points:
             self.disc(point, width / 2, color)
 
-    def text(self, at, text: str, size: float) -> None:
-        font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", FINE * size)
-        self.draw.text(tuple(FINE * np.asarray(at)), text, ARM, font, anchor="ls")
+    def text(self, at, text: str, size: float, color: Color = ARM) -> None:
+        font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", self.fine * size)
+        self.draw.text(tuple(self.fine * np.asarray(at)), text, color, font, anchor="ls")
 
 
-def _frames(skeletons, targets, times, dt: float) -> list[Image.Image]:
-    view = view_of(skeletons, targets)
-    tiles = range(len(targets))
-    size = (view.columns * TILE, -(-len(targets) // view.columns) * TILE + HEADER)
-    bodies = np.stack([view.pixels(skeletons[tile], tile) for tile in tiles])
-    goals = np.stack([view.pixels(targets[tile], tile) for tile in tiles])
-    errors = np.linalg.norm(skeletons[:, :, -1] - targets[:, None], axis=-1)
+def _frames(acted: LearnerEpisodes, conditions: np.ndarray) -> list[Image.Image]:
+    assert acted.skeletons is not None
+    mechanisms = np.asarray(acted.skeletons, float)[conditions]
+    targets = np.empty((0, 2)) if acted.targets is None else np.asarray(acted.targets, float)[conditions]
+    view = view_of(mechanisms, targets)
+    tiles = range(len(conditions))
+    bodies = np.stack([view.pixels(mechanisms[tile], tile) for tile in tiles])
+    goals = [view.pixels(target, tile) for tile, target in enumerate(targets)]
 
-    ground = Image.new("RGB", (FINE * size[0], FINE * size[1]), PAPER)  # what stays; trails grow on it
+    width, height = _size(len(conditions))
+    ground = Image.new("RGB", (FINE * width, FINE * height), PAPER)  # what stays; trails grow on it
     for tile in tiles:
-        _Pen(ground).disc(view.pixels(view.centre, tile), reach(skeletons) / view.half * TILE / 2, REACH)
+        _Pen(ground).disc(view.pixels(view.centre, tile), reach(mechanisms) / view.half * TILE / 2, REACH)
     palette, pictures, before = _palette(), [], 0
-    for t in times:
+    for t in shown_times(acted):
         for tile in tiles:
             _Pen(ground).line(bodies[tile, before : t + 1, -1], 2, TRAIL)
         picture = ground.copy()
         pen = _Pen(picture)
-        pen.text((10, HEADER - 7), f"t = {t * dt:.2f} s", 13)
-        for tile in tiles:
-            pen.disc(goals[tile], 6, TARGET)
+        pen.text((10, HEADER - 7), f"t = {t * acted.dt:.2f} s", 13)
+        for goal in goals:
+            pen.disc(goal, 6, TARGET)
+        for tile, condition in enumerate(conditions):
             pen.line(bodies[tile, t], 8, ARM)
             for joint in bodies[tile, t, :-1]:
                 pen.disc(joint, 2, JOINT)
             pen.disc(bodies[tile, t, -1], 3, TIP)
-            pen.text(view.pixels(view.centre - 0.93 * view.half, tile), f"{100 * errors[tile, t]:.2f} cm", 11)
+            pen.text(view.pixels(view.centre - 0.93 * view.half, tile), acted.said(condition), 11)
         pictures.append(picture.reduce(FINE).quantize(palette=palette, dither=Image.Dither.NONE))
         before = t
     return pictures

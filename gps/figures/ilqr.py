@@ -1,6 +1,6 @@
 """The figure of a solve by `controllers.ilqr`: what it found, and how it got there.
 
-In the manner of `gps.figures.run`: nothing passes through pyplot, and what is not finite is left out.
+In the manner of `gps.figures.style`: nothing passes through pyplot, and what is not finite is left out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
 from controllers.ilqr.flatten import Structure
 from controllers.ilqr.solution import Solution
-from gps.figures.animation import written_whole
-from gps.figures.axes import fit_scale, plain
-from gps.figures.run import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, styled
+from gps.figures.axes import fit_scale
+from gps.figures.style import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, styled
+from gps.files import written_whole
 
 PANELS = [["states", "actions"], ["cost", "decrease"], ["gradient", [["regularisation"], ["step size"]]]]
 
@@ -175,6 +175,6 @@ def _fit_scale_with_zero(axes: Axes) -> None:
     low, high = np.log10(positive.min()), np.log10(positive.max())
     axes.set_yscale("symlog", linthresh=10.0**low, linscale=0.2 * max(high - low, 2.0))
     axes.set_ylim(-0.3 * 10.0**low, 10.0 ** (high + 0.1 * max(high - low, 2.0)))
-    axes.set_yticks([0, *10.0 ** np.unique(np.linspace(low, high, 3).round())[-2:]])
-    axes.yaxis.set_major_formatter(FuncFormatter(plain))
-    axes.yaxis.set_minor_locator(NullLocator())
+    locator = SymmetricalLogLocator(base=10, linthresh=10.0**low)
+    locator.set_params(numticks=3)
+    axes.yaxis.set_major_locator(locator)

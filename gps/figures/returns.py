@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gps.figures.axes import fit_scale
-from gps.figures.run import BLUE, GREEN, RED, WIDE, Rows, curve, numbers, save, styled
+from gps.figures.style import BLUE, GREEN, RED, WIDE, Rows, curve, numbers, save, styled
 
 RETURNS = (
     ("learner_return", RED, "^-", "learner, most likely actions"),

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from gps.columns import Column
+from gps.errors import UserError
 from gps.tasks.task import Environment
 from policies.policy import Policy
 
@@ -22,7 +24,9 @@ Metrics = dict[str, Array]  # flat, scalars or one number per condition; for log
 class Guider(Protocol):
     """A frozen object with pure methods: what changes is in the state, which is a pytree of arrays.
 
-    The state holds everything that a resumed run needs.
+    The state holds everything that a resumed run needs. A guider may take a teacher from another run, whose folder it
+    names as `teacher_run`: then the loop calls `adopt(state, teacher) -> state` once, before the first iteration. The
+    teacher is what `teacher(state)` of the other run's guider gives.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Guider(Protocol):
     updates: int  # times collect and update in one iteration
     fused: bool  # an iteration is one program, and `check` is not called
     steps_per_iteration: int  # simulator steps (actions) of one iteration
+    columns: tuple[Column, ...]  # of its own metrics, in the progress display of a run
 
     def init(self, key: PRNGKeyArray) -> Any:
         """The state before the first iteration."""
@@ -74,7 +79,7 @@ class Phased(Protocol):
         ...
 
 
-class DivergedError(RuntimeError):
+class DivergedError(UserError, RuntimeError):
     """The simulation diverged so badly that training can not go on; the last checkpoint is whole."""
 
 

@@ -27,13 +27,15 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from gps.errors import UserError
+
 _TEMPORARY = "tmp-"  # how the names of unfinished and of half-deleted checkpoints begin
 _RECORD = "record.json"
 _ARRAYS = "arrays"
 _Found = TypeVar("_Found")
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """Checkpoints exist but none can be used, or a state cannot be saved; the message says why."""
 
 

@@ -8,37 +8,41 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from gps.tasks.control_task import ControlTask, episode_cost
 from gps.tasks.episodes import run_episode
-from gps.tasks.task import ControlTask, Environment, diverged, episode_cost
+from gps.tasks.task import Environment, diverged
 from policies.policy import Policy
 
-LAST_STEPS = 10  # the distance of an episode is the mean over its last steps
 STEPS = 2**16  # of an evaluation in short episodes; see `episode_count`
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Evaluation:
-    """One episode of a `ControlTask` for each of C contexts."""
+    """One episode of a `ControlTask` for each of C contexts: those of training, then those of the test."""
 
-    distance: Float[Array, " C"]  # m, mean over the last 10 steps; NaN where the simulation diverged
+    score: Float[Array, " C"]  # in the unit of `ControlTask.score`; NaN where the simulation diverged
+    solved: Bool[Array, " C"] | None  # None where the task does not say
     cost: Float[Array, " C"]  # task units
-    xs: Float[Array, "C T+1 nx"]
+    states: Float[Array, "C T+1 nstate"]  # of the simulator
+    us: Float[Array, "C T nu"]
 
     def scores(self, task: Any) -> dict[str, Any]:
-        """The numbers for a row of metrics; contexts are those of training, then those of the test."""
+        """The numbers for a row of metrics."""
         count = len(task.train_contexts)
-        distance, cost = np.asarray(self.distance), np.asarray(self.cost)
-        return {
-            "learner_return": -cost[count:].mean(),
-            "train_distance_mean": distance[:count].mean(),
-            "test_distance_mean": distance[count:].mean(),
-            "test_distance_max": distance[count:].max(),
-            "train_cost_mean": cost[:count].mean(),
-            "test_cost_mean": cost[count:].mean(),
-        }
+        cost = np.asarray(self.cost)
+        numbers: dict[str, Any] = {"learner_return": -cost[count:].mean()}
+        for name, part in (("train", slice(count)), ("test", slice(count, None))):
+            score = np.asarray(self.score)[part]
+            numbers |= {f"{name}_score": score.mean(), f"{name}_cost": cost[part].mean()}
+            if name == "test":
+                numbers["test_score_worst"] = score.min() if task.score.more_is_better else score.max()
+            numbers[f"{name}_episodes"] = len(score)
+            if self.solved is not None:
+                numbers[f"{name}_solved"] = int(np.asarray(self.solved)[part].sum())
+        return numbers
 
 
 @jax.tree_util.register_dataclass
@@ -70,9 +74,18 @@ def evaluate(
 
     def one(context, key):
         trajectory = run_episode(task, policy, context, key, std)
-        xs = jax.vmap(task.control_state)(trajectory.states)
-        distances = jax.vmap(task.distance, in_axes=(0, None))(xs[1:], context)
-        return Evaluation(distances[-LAST_STEPS:].mean(), episode_cost(task, xs, trajectory.actions, context), xs)
+        states, us = trajectory.states, trajectory.actions
+        xs = jax.vmap(task.control_state)(states)
+        score = task.measure(xs, us, context)
+        sound = jnp.isfinite(xs).all() & jnp.isfinite(score)
+        solved = getattr(task, "solved", None)
+        return Evaluation(
+            score=jnp.where(sound, score, jnp.nan),
+            solved=None if solved is None else solved(xs, us, context) & sound,
+            cost=episode_cost(task, xs, us, context),
+            states=states,
+            us=us,
+        )
 
     return jax.vmap(one)(contexts, jax.random.split(key, len(contexts)))
 

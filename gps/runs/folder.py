@@ -12,6 +12,7 @@ Everything in it is text or arrays: opening a run executes nothing that it holds
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -19,11 +20,15 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gps.errors import UserError
+from gps.experiments.experiment import Experiment
 from gps.files import temporary, write_text
-from gps.runs.checkpoints import Checkpoints
 from gps.settings import SettingsError, read_toml, write_toml
+
+if TYPE_CHECKING:
+    from gps.runs.checkpoints import Checkpoints
 
 try:
     import fcntl
@@ -37,7 +42,7 @@ _LOCK = ".lock"
 _SUBFOLDERS = ("checkpoints", "figures")
 
 
-class RunError(Exception):
+class RunError(UserError):
     """A folder that is no run, or a file in it that cannot be read; the message says what is missing."""
 
 
@@ -50,18 +55,36 @@ class RunFolder:
 
     path: Path
     settings: dict[str, Any]  # as in config.toml
-    checkpoints: Checkpoints
     figures: Path
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]):
         self.path = Path(path)
         self.settings = settings
-        self.checkpoints = Checkpoints(self.path / "checkpoints")
         self.figures = self.path / "figures"
+        self._checkpoints = self.path.absolute() / "checkpoints"  # it stays where it is when the process moves
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """All settings of the run; read once.
+
+        Errors:
+            As in `Experiment.resolve`, naming the file.
+        """
+        try:
+            return Experiment.resolve(self.settings)
+        except SettingsError as error:
+            raise SettingsError(f"{self.path / _CONFIG}: {error}") from error
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run."""
+        from gps.runs.checkpoints import Checkpoints  # it imports jax, which listing runs need not wait for
+
+        return Checkpoints(self._checkpoints)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> RunFolder:
-        """Make the folder of a new run, with `settings` (nested, plain values) as its config.toml.
+    def create(cls, path: str | os.PathLike[str], experiment: Experiment) -> RunFolder:
+        """Make the folder of a new run, with the settings of the experiment as its config.toml.
 
         An empty folder is taken, and so is what a kill in the middle of `create` leaves behind.
 
@@ -73,7 +96,7 @@ class RunFolder:
         for name in _SUBFOLDERS:
             (path / name).mkdir(parents=True, exist_ok=True)
         # Last and all at once: a folder with a config.toml is a run, one without is none.
-        write_toml(path / _CONFIG, settings)
+        write_toml(path / _CONFIG, experiment.to_dict())
         return cls.open(path)
 
     @staticmethod

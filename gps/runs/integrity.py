@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from gps.experiments.experiment import Experiment
 from gps.runs.folder import RunError, RunFolder
 
 _NEEDED = ("steps", "iteration_seconds")  # in every row
 _REMEDY = "restore the file, or start anew with another --out"
 
 
-def check(folder: RunFolder, step: int | None) -> None:
+def check(folder: RunFolder, step: int | None, first: int) -> None:
     """Raise RunError where the run can not go on without losing rows of its metrics; nothing is changed.
 
     Args:
         step: iterations before the newest checkpoint that is whole; None where there is no checkpoint at all.
+        first: iterations before the first checkpoint that the run makes.
     """
     done = len(folder.read_metrics()) if step is None else step
     check_rows(folder, done)
-    run = Experiment.of(folder).run
     # a kill between a row and its checkpoint leaves as many rows as there are before the first checkpoint
-    if step is None and (done > min(run.checkpoint_every, run.iterations) or ended(folder)):
+    if step is None and (done > first or ended(folder)):
         raise RunError(
             f"{folder.path / 'checkpoints'} holds no checkpoint, and {ended(folder) or done} iterations were run: "
             "restore that folder, or start anew with another --out"

@@ -2,101 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TextIO
+
+from gps.columns import Column
 
 _SHOWN_ROWS = 10
 _OTHER_LINES = 6  # of the live display: title, column titles, units, progress and the margins
 _RECENT = 10  # iterations from which the time left is estimated
 _BAD = ("nan", "inf", "-inf")  # red on a terminal
-
-
-@dataclass(frozen=True)
-class Column:
-    """One quantity of a row."""
-
-    key: str  # in the row
-    title: str
-    format: str | Callable[[Any], str] = ".3g"  # a format specification for a number, or a function to text
-    unit: str = ""
-
-    def text(self, row: Mapping[str, Any]) -> str:
-        """The value in the row as text, "-" where the row has none."""
-        value = row.get(self.key)
-        if value is None:
-            return "-"
-        try:
-            if callable(self.format):
-                return self.format(value)
-            # A scalar of jax or numpy takes no format specification; its Python number does.
-            return format(value.item() if hasattr(value, "item") else value, self.format)
-        except (TypeError, ValueError):
-            return str(value)  # an unforeseen value must not end a run that took hours
-
-
-def short(number: float) -> str:
-    """A number with three or four digits that count: 1234, 12.3, 0.0123, 1.2e-05."""
-    number = float(number)
-    size = abs(number)
-    if not math.isfinite(number) or size == 0:
-        return f"{number:.0f}"
-    if not 1e-3 <= size < 99999.5:
-        return f"{number:.1e}"
-    return f"{number:.{max(0, 2 - math.floor(math.log10(size)))}f}"
-
-
-def known(number: float) -> str:
-    """As `short`, of what has no number while a teacher trains."""
-    return "-" if math.isnan(number) else short(number)
-
-
-def span(values: Sequence[float]) -> str:
-    """The smallest and the largest of a list: "8.10..20.4"."""
-    numbers = [float(value) for value in values]
-    return f"{short(min(numbers))}..{short(max(numbers))}" if numbers else "-"
-
-
-def count(number: float) -> str:
-    """A large number in four or five characters: 850, 12.8k, 3.4M."""
-    number = float(number)
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.1f}{letter}" if abs(number) < 99.95 * size else f"{number / size:.0f}{letter}"
-    return f"{number:.0f}"
-
-
-DEFAULT_COLUMNS = (
-    Column("iteration", "iter", ".0f"),
-    Column("cost", "cost", short),
-    Column("cost_per_condition", "min..max", span),
-    Column("kl_ratio", "KL/lim", ".2f"),
-    Column("lambda_norm", "|lambda|", short),
-    Column("penalty", "penalty", short),
-    Column("learner_error", "learner", short),
-    Column("train_cm", "train", ".2f", "cm"),
-    Column("test_cm", "test", ".2f", "cm"),
-    Column("steps", "steps", count),
-    Column("seconds", "time", ".1f", "s"),
-)
-
-RETURN_COLUMNS = (
-    Column("iteration", "iter", ".0f"),
-    Column("train_return", "training", short),
-    Column("learner_return", "learner", short),
-    Column("learner_return_sampled", "sampled", short),
-    Column("kl_to_learner", "KL", known),
-    Column("learner_entropy", "entropy", known),
-    Column("test_cm", "test", ".2f", "cm"),
-    Column("steps", "steps", count),
-    Column("seconds", "time", ".1f", "s"),
-)
 
 
 class Clock:
@@ -152,25 +71,25 @@ class _View(Protocol):
 class Progress:
     """Shows the rows of a run as they come.
 
-        with Progress(100, "reacher with badmm") as progress:
+        with Progress(100, "reacher with badmm", columns) as progress:
             progress.update({"iteration": 0, "cost": 12.3})
 
     Args:
         total_iterations: of the whole run.
         title: shown above.
+        columns: of what is shown of a row.
         stream: standard output by default. On a terminal the rows are one live table, elsewhere a line each.
         done: iterations that earlier processes have done, when a run is resumed.
-        columns: what is shown of a row.
     """
 
     def __init__(
         self,
         total_iterations: int,
         title: str,
+        columns: Sequence[Column],
         stream: TextIO | None = None,
         *,
         done: int = 0,
-        columns: Sequence[Column] = DEFAULT_COLUMNS,
     ):
         if not columns:
             raise ValueError("columns must hold at least one column")

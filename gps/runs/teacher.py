@@ -1,47 +1,48 @@
-"""A privileged teacher taken from the folder of another run."""
+"""A privileged teacher from the folder of another run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gps.runs import train
+from gps.experiments.experiment import Experiment
 from gps.runs.folder import RunFolder
+from gps.runs.resume import load
+from gps.settings import SettingsError
 
-if TYPE_CHECKING:
-    from gps.guiders.model_free.guider import ModelFree
 
+def load_teacher(experiment: Experiment, guider: Any) -> Any:
+    """The teacher that a run's guider takes from another run before its first iteration; None where it takes none.
 
-def load_teacher(path: str, student: ModelFree) -> tuple[Any, Any]:
-    """Parameters and normaliser of the guider of the run at `path`.
+    Args:
+        guider: that of the experiment; see `Guider` on `teacher_run`, `teacher` and `adopt`.
 
     Errors:
-        ValueError where that run has no guider of the student's form on the student's task; RunError and
-        CheckpointError where it can not be read.
+        SettingsError where the other run has no trained privileged policy, or one of another task or network;
+        RunError and CheckpointError where it can not be read.
     """
-    guider: Any
-    _, guider, state = train.load(RunFolder.open(path))
-    roles = getattr(guider, "roles", None)
-    if roles is None or "guider" not in roles.method.roles or roles.method.pull == "backtrack":
-        raise ValueError(
-            f"guider.teacher.run = {path!r} is a run of {guider.name}, which keeps no privileged policy: take one of "
-            "'ppo-bc' or of a method that trains its teacher first"
-        )
-    if roles.method.guider == "frozen" and not guider.settings.teacher.run:
-        needed = guider.settings.teacher.updates
-        if state.updates < needed:
-            raise ValueError(
-                f"guider.teacher.run = {path!r} has had {int(state.updates)} of the {needed} updates of its teacher: "
-                "bring that run to its end first (gps train --resume)"
+    path = getattr(guider, "teacher_run", "")
+    if not path:
+        return None
+    where = f"guider.teacher.run = {path!r}"
+    folder = RunFolder.open(path)
+    differences = folder.experiment.differences(experiment)
+    for name, (theirs, own) in differences.items():
+        if name == "run.task":
+            raise SettingsError(f"{where} has another task: {theirs}, and this run has {own}")
+        if name.startswith("task."):
+            raise SettingsError(
+                f"{where} has {name} = {theirs}, and this run has {own}: what the teacher sees or is rewarded for "
+                "would be another"
             )
-    for what, own, others in (
-        ("task", student.task.name, guider.task.name),
-        ("network", student.settings.learner.network, guider.settings.learner.network),
-        (
-            "sizes of observations",
-            (student.roles.privileged, student.roles.observed),
-            (roles.privileged, roles.observed),
-        ),
-    ):
-        if own != others:
-            raise ValueError(f"guider.teacher.run = {path!r} has another {what}: {others}, and this run has {own}")
-    return state.params["policy" if roles.shared else "guider"], state.normalizers["guider"]
+    other: Any
+    _, other, state = load(folder)
+    if not hasattr(other, "teacher"):
+        raise SettingsError(f"{where}: {other.name} keeps no privileged policy")
+    try:
+        teacher = other.teacher(state)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
+    for name, (theirs, own) in differences.items():
+        if ".network." in name:
+            raise SettingsError(f"{where} has another network: {name} = {theirs}, and this run has {own}")
+    return teacher

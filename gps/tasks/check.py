@@ -1,4 +1,4 @@
-"""Whether a task is what `gps.tasks.task.Environment` says, told from shapes alone, before anything is compiled."""
+"""Whether a task is what `Environment` and `ControlTask` say, told before anything heavy is compiled."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gps.tasks.check_control import check_control
+from gps.tasks.control_task import is_control
 from gps.tasks.task import ActionSpace, Environment, State
 
 _WANTED = {
@@ -21,6 +23,34 @@ _WANTED = {
     "reset": Callable,
     "step": Callable,
 }
+
+
+def check_task(task: Environment) -> list[str]:
+    """What is wrong with a task, a line for each mistake: the member's name, and what would be right.
+
+    A line that begins with "warning:" is about what guiders may fail to learn; any other one about what they can not
+    run at all.
+    """
+    findings = check_control(task) if is_control(task) else []
+    if not any(serious(findings)):
+        try:
+            check_environment(task)
+        except ValueError as error:
+            findings.append(str(error))
+    return findings
+
+
+def serious(findings: list[str]) -> list[str]:
+    """The findings that are no warnings."""
+    return [finding for finding in findings if not finding.startswith("warning:")]
+
+
+def require_sound(task: Environment) -> list[str]:
+    """Raise ValueError with all that is wrong with a task; returns the warnings."""
+    findings = check_task(task)
+    if wrong := serious(findings):
+        raise ValueError("\n".join(wrong))
+    return findings
 
 
 def check_environment(task: Environment) -> None:
@@ -38,7 +68,7 @@ def check_environment(task: Environment) -> None:
     start = jax.eval_shape(task.reset, jax.random.key(0))
     _check_state(task, start, f"{what}: reset")
     discrete = task.actions.discrete
-    action = jax.ShapeDtypeStruct(*(((), jnp.int32) if discrete else ((task.actions.size,), jnp.float32)))
+    action = jax.ShapeDtypeStruct(*(((), jnp.int32) if discrete else ((task.actions.size,), jnp.result_type(float))))
     after = jax.eval_shape(task.step, start, action)
     _check_state(task, after, f"{what}: step")
     before, later = (jax.tree_util.tree_leaves_with_path(state) for state in (start, after))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dynamics.rollout import Trajectory, rollout
-from gps.tasks.task import ControlTask
+from gps.tasks.control_task import ControlTask
 from policies.policy import Policy
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,18 +60,6 @@ class Partial:
         seen = seen + self.sigma * jax.random.normal(noise, seen.shape, seen.dtype)
         obs = {"state": seen, "privileged_state": whole.obs.get("privileged_state", clean)}
         return State({"whole": whole, "key": rest}, obs, whole.reward, whole.done, whole.metrics, whole.info)
-
-
-class Layout(NamedTuple):
-    """Where the velocities stand in an observation."""
-
-    size: int  # of the whole observation
-    velocities: tuple[tuple[int, int], ...]  # [first, end) of each run of them
-
-    def visible(self, hide_velocity: bool) -> tuple[int, ...]:
-        """The entries that are no velocities, or all of them."""
-        hidden = {i for first, end in self.velocities for i in range(first, end)} if hide_velocity else set()
-        return tuple(i for i in range(self.size) if i not in hidden)
 
 
 def _check(environment: Environment, visible: tuple[int, ...], sigma: float) -> None:

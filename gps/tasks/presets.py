@@ -5,6 +5,7 @@ A table, or a key of it, counts for the guiders that have it; what is under "met
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gps.settings import to_dict
@@ -95,19 +96,19 @@ def locomotion(
     }
 
 
-BRAX: dict[str, Tables] = {
-    "brax-ant": locomotion(reward_scale=0.1, discount=0.97, delta=0.3),
-    "brax-half-cheetah": locomotion(entropy=0.001),
-    "brax-humanoid": locomotion(reward_scale=0.1),
-    "brax-humanoid-standup": locomotion(reward_scale=0.1, delta=0.3, follow=3.0),
+BRAX: dict[str, Tables] = {  # by Brax's names
+    "ant": locomotion(reward_scale=0.1, discount=0.97, delta=0.3),
+    "halfcheetah": locomotion(entropy=0.001),
+    "humanoid": locomotion(reward_scale=0.1),
+    "humanoidstandup": locomotion(reward_scale=0.1, delta=0.3, follow=3.0),
     # the paper: reward_scale 1, follow 0
-    "brax-inverted-double-pendulum": locomotion(reward_scale=0.1, discount=0.997),
-    "brax-swimmer": locomotion(discount=0.997, delta=0.3, follow=3.0),
-    "brax-walker2d": locomotion(),
+    "inverted_double_pendulum": locomotion(reward_scale=0.1, discount=0.997),
+    "swimmer": locomotion(discount=0.997, delta=0.3, follow=3.0),
+    "walker2d": locomotion(),
 }
 
 
-def of(preset: Tables, guider: str, defaults: Any) -> Tables:
+def of(preset: Mapping[str, Any], guider: str, defaults: Any) -> Tables:
     """The tables "run" and "guider" of a preset, as far as a guider with these defaults has them."""
     has = {name: getattr(defaults, name) for name in preset.get("guider", {}) if hasattr(defaults, name)}
     known = {

@@ -1,15 +1,13 @@
-"""What a task is: the environment that every guider needs, and the control side that model-based ones need."""
+"""What an environment is: all that a model-free guider needs of a task, and how a task is judged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
-
-from dynamics.simulator import Simulator
 
 
 @dataclass(frozen=True)
@@ -18,6 +16,23 @@ class ActionSpace:
 
     size: int
     discrete: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the number of `ControlTask.measure` is: displays and figures name it, and nothing scales it."""
+
+    name: str  # such as "distance" or "angle"
+    unit: str = ""  # such as "cm" or "rad"
+    more_is_better: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name and unit, as on an axis."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+RETURN = Score("return", more_is_better=True)  # of environments that are no ControlTask
 
 
 @jax.tree_util.register_dataclass
@@ -54,92 +69,8 @@ class Environment(Protocol):
         ...
 
 
-class ControlTask(Environment, Protocol):
-    """An environment whose controllers' state, cost and conditions are named.
-
-    The controllers' state x (nx) is what linear-Gaussian controllers act on and local dynamics predict; a
-    context (nc) is what distinguishes conditions, such as a target. The learner never sees x: it sees the
-    last `history` frames of `observe`.
-    """
-
-    name: str
-    simulator: Simulator
-    horizon: int  # actions in an episode
-    dt: float  # seconds per action
-    nx: int
-    nu: int
-    frame_size: int  # size of one observation frame
-    noise_size: int  # standard normal numbers that one frame takes; 0 for noiseless observations
-    history: int  # frames that the learner sees at once
-    train_contexts: Float[Array, "M nc"]
-    test_contexts: Float[Array, "M_test nc"]  # disjoint from the training contexts
-
-    def initial_state(self, key: PRNGKeyArray, context: Float[Array, " nc"]) -> Float[Array, " nstate"]:
-        """Draw the physics state that an episode starts in."""
-        ...
-
-    def control_state(self, state: Float[Array, " nstate"]) -> Float[Array, " nx"]:
-        """The controllers' state in a physics state."""
-        ...
-
-    def observe(
-        self, x: Float[Array, " nx"], context: Float[Array, " nc"], noise: Float[Array, " noise"]
-    ) -> Float[Array, " frame"]:
-        """One frame of what the learner sees; differentiable in x."""
-        ...
-
-    def privileged(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
-        """What a guider sees: everything, without noise."""
-        ...
-
-    def cost(self, x: Float[Array, " nx"], u: Float[Array, " nu"], t, context: Float[Array, " nc"]) -> Array:
-        """Stage cost, twice differentiable; the reward is its negative."""
-        ...
-
-    def final_cost(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
-        """Terminal cost, twice differentiable."""
-        ...
-
-    def measure(self, xs: Float[Array, "T+1 nx"], us: Float[Array, "T nu"], context: Float[Array, " nc"]) -> Array:
-        """The score of an episode."""
-        ...
-
-    def distance(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
-        """How far from solved a state is, in metres: what the numbers at the end of a run are about."""
-        ...
-
-    def skeleton(self, x: Float[Array, " nx"]) -> Float[Array, "P 2"]:
-        """The task's mechanism as a line in the plane, in metres: what figures draw; its last point is to reach."""
-        ...
-
-
 def diverged(state: State) -> Bool[Array, ""]:
     """Whether the simulation diverged in the step to this state: it says so, or something is not finite."""
     told = state.metrics.get("diverged", jnp.zeros(())) > 0
     finite = jnp.stack([jnp.isfinite(x).all() for x in (state.reward, *state.obs.values())]).all()
     return told | ~finite
-
-
-def is_control(task: Environment) -> TypeGuard[ControlTask]:
-    """Whether model-based guiders can use a task: it names its controllers' state, its cost and its conditions."""
-    return all(hasattr(task, name) for name in ("cost", "final_cost", "train_contexts"))
-
-
-def require_control(task: Environment, guider: str) -> None:
-    """Raise ValueError where a model-based guider is to work on a task that it can not optimise trajectories of."""
-    if not is_control(task):
-        raise ValueError(
-            f"guider {guider!r} optimises trajectories and needs a ControlTask (a simulator, a differentiable cost, "
-            f"conditions), which {task.name} is not: take a model-free guider, such as 'gpo-clip'"
-        )
-
-
-def step_costs(task: ControlTask, xs, us, context) -> Float[Array, " T+1"]:
-    """Cost of each step of one trajectory (T+1 states, T actions), and of its end."""
-    stage = jax.vmap(task.cost, in_axes=(0, 0, 0, None))(xs[:-1], us, jnp.arange(len(us)), context)
-    return jnp.append(stage, task.final_cost(xs[-1], context))
-
-
-def episode_cost(task: ControlTask, xs, us, context) -> Float[Array, ""]:
-    """Cost of one trajectory (T+1 states, T actions), its terminal cost included."""
-    return step_costs(task, xs, us, context).sum()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from controllers import ilqr
+from dynamics.engines import make_simulator
 from dynamics.known_model import jacobians, known_dynamics
 from dynamics.regression import fit_dynamics, pooled_prior, transitions
 from dynamics.rollout import rollout
-from dynamics.simulator import make_simulator
 
 T = 6
 ENGINES = ["mujoco", "mjx"]

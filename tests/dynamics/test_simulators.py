@@ -10,8 +10,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from dynamics.engines import make_simulator, resolve_engine
 from dynamics.mujoco_engine import MujocoSimulator
-from dynamics.simulator import make_simulator, physics_state, resolve_engine
+from dynamics.simulator import physics_state
 
 T = 50
 ENGINES = ["mujoco", "mjx"]

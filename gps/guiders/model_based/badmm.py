@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from controllers.kl import add_weighted, negative_log_prob
 from controllers.types import LinearGaussian, QuadraticCost
+from gps.columns import Column, short
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based.local_model import LocalModel, TrajectoryStep, improve_within
 from gps.guiders.model_based.method import Agreement, Condition
@@ -40,7 +41,7 @@ from gps.guiders.model_based.settings import (
     TrustRegionSettings,
 )
 from gps.settings import check_at_least
-from gps.tasks.task import ControlTask
+from gps.tasks.control_task import ControlTask
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Badmm:
 
     settings: BadmmSettings
     name = "badmm"
+    columns = (Column("lambda_norm", "|lambda|", short), Column("penalty", "penalty", short))
     learner_leads = False
     learner_promises = False
     one_step = False

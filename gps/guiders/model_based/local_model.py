@@ -19,7 +19,7 @@ from dynamics.regression import fit_dynamics, pooled_prior, transitions
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import LocalModelSettings
 from gps.pytrees import all_finite
-from gps.tasks.task import ControlTask
+from gps.tasks.control_task import ControlTask
 
 
 @jax.tree_util.register_dataclass

@@ -36,7 +36,7 @@ from gps.guiders.model_based.settings import (
     TrustRegionSettings,
 )
 from gps.settings import check_one_of
-from gps.tasks.task import ControlTask
+from gps.tasks.control_task import ControlTask
 from policies import regression
 
 STEP_RULES = ("classic", "global")
@@ -67,6 +67,7 @@ class Mdgps:
 
     settings: MdgpsSettings
     name = "mdgps"
+    columns = ()
     learner_leads = True
     one_step = True
 

@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from controllers.types import LinearGaussian
+from gps.columns import Column
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based.local_model import LocalModel, TrajectoryStep
 from gps.guiders.model_based.samples import Samples
@@ -41,6 +42,7 @@ class Method(Protocol):
     """What a method does differently. All functions are of one condition; `duals` are what it keeps of each."""
 
     name: str
+    columns: tuple[Column, ...]  # of its own metrics, in the progress display
     learner_leads: bool  # the trust region is measured from the learner, not from the controller
     one_step: bool  # one step size for all conditions, not one for each
 

@@ -15,7 +15,7 @@ from dynamics.rollout import exploration_noise, rollout
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.settings import SamplingSettings
 from gps.tasks import episodes
-from gps.tasks.task import ControlTask, step_costs
+from gps.tasks.control_task import ControlTask, step_costs
 from policies.network import NetworkPolicy
 
 

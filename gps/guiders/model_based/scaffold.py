@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
+from gps.columns import Column, short, span
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based import local_model, samples
 from gps.guiders.model_based.evidence import Evidence, weigh
@@ -33,7 +34,7 @@ from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.teaching import Learner, Teaching
 from gps.pytrees import all_finite, select
-from gps.tasks.task import ControlTask, require_control
+from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
 
 
@@ -81,6 +82,13 @@ class ModelBased:
         self.method = method
         self.name = method.name
         self.settings = method.settings
+        self.columns = (
+            Column("cost", "cost", short),
+            Column("cost", "min..max", span, whole=True),
+            Column("kl_ratio", "KL/lim", ".2f"),
+            *method.columns,
+            Column("learner_error", "learner", short),
+        )
         self.teaching = Teaching(task, method.settings.learner)
         self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
 

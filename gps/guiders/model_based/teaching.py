@@ -16,7 +16,7 @@ from gps.guiders.learner import start_policy
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import TaughtLearnerSettings
 from gps.pytrees import all_finite, select
-from gps.tasks.task import ControlTask
+from gps.tasks.control_task import ControlTask
 from policies import linearize, regression
 from policies.distributions import Continuous
 from policies.network import NetworkPolicy

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from gps.columns import Column, known, short
 from gps.guiders.guider import Metrics
 from gps.guiders.model_free.batch import make_batch
 from gps.guiders.model_free.losses import Objective
@@ -43,6 +44,12 @@ class ModelFree:
         name: of the method.
         settings: of the type `gps.guiders.model_free.settings.SETTINGS[name]`.
     """
+
+    columns = (
+        Column("train_return", "training", short),
+        Column("kl_to_learner", "KL", known),
+        Column("learner_entropy", "entropy", known),
+    )
 
     def __init__(self, name: str, task: Environment, settings: Any):
         if name not in METHODS:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gps.settings import SettingsError
-from gps.tasks.partial import Layout
+from gps.tasks.external.layouts import Layout
 from gps.tasks.task import ActionSpace, State
 
 

@@ -12,24 +12,10 @@ from dataclasses import dataclass
 
 from gps.settings import check_at_least, check_one_of
 from gps.tasks.external.adapter import External, missing
-from gps.tasks.partial import Layout, Partial
+from gps.tasks.external.layouts import BRAX
+from gps.tasks.partial import Partial
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
-
-# From the order in which each environment of Brax 0.14 puts its observation together. Sizes before and after are
-# those of the paper. A humanoid's torques (the last 23) are no velocities.
-HUMANOID = Layout(244, ((22, 45), (155, 221)))  # joints; then 11 links' linear and angular ones
-LAYOUTS = {
-    "ant": Layout(27, ((13, 27),)),
-    "halfcheetah": Layout(17, ((8, 17),)),
-    "humanoid": HUMANOID,
-    "humanoidstandup": HUMANOID,
-    "inverted_double_pendulum": Layout(8, ((5, 8),)),
-    "inverted_pendulum": Layout(4, ((2, 4),)),
-    "reacher": Layout(11, ((6, 8),)),  # of the tip
-    "swimmer": Layout(8, ((3, 8),)),
-    "walker2d": Layout(17, ((8, 17),)),
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +29,7 @@ class BraxSettings:
     hide_velocity: bool = True  # the learner does not see velocities
 
     def __post_init__(self):
-        check_one_of(self, "env", LAYOUTS)
+        check_one_of(self, "env", BRAX)
         check_one_of(self, "backend", BACKENDS)
         check_at_least(self, 1, "horizon")
         check_at_least(self, 0, "sigma")
@@ -74,25 +60,6 @@ def brax_task(settings: BraxSettings, name: str = "brax-ant") -> Partial:
         except ImportError as error:
             raise missing(name, "brax", "brax", error) from error
         foreign = envs.get_environment(settings.env, backend=settings.backend)
-    layout = LAYOUTS[settings.env]
+    layout = BRAX[settings.env]
     whole = External(foreign, name, settings.horizon, layout)
     return Partial(whole, layout.visible(settings.hide_velocity), settings.sigma)
-
-
-def _entry(about: str, env: str, backend: str = "spring"):
-    return BraxSettings(env, backend), brax_task, f"Brax: {about}; the learner sees noise and no velocities"
-
-
-# Name of the task: its defaults, what builds it, and a line about it. The backends are the paper's.
-BRAX = {
-    "brax-ant": _entry("a four-legged body runs", "ant"),
-    "brax-half-cheetah": _entry("a planar body with two legs runs", "halfcheetah"),
-    "brax-humanoid": _entry("a humanoid runs", "humanoid"),
-    "brax-humanoid-standup": _entry("a humanoid stands up", "humanoidstandup"),
-    "brax-inverted-double-pendulum": _entry("a cart balances two poles, one on the other", "inverted_double_pendulum"),
-    "brax-swimmer": _entry("three links swim in the plane", "swimmer", "generalized"),
-    "brax-walker2d": _entry("a planar biped walks", "walker2d", "mjx"),
-    # not among the paper's
-    "brax-inverted-pendulum": _entry("a cart balances a pole", "inverted_pendulum"),
-    "brax-reacher": _entry("a two-link arm reaches for targets", "reacher"),
-}

@@ -8,44 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from dataclasses import dataclass
 
 from gps.settings import SettingsError, check_at_least, check_one_of
 from gps.tasks.external.adapter import External, missing
-from gps.tasks.partial import Layout, Partial
-
-# From the order in which each environment of Playground 0.2 puts its observation together.
-CARTPOLE = Layout(5, ((3, 5),))
-FINGER_TURN = Layout(12, ((4, 7),))  # then touch, the target and the distance to it
-HOPPER = Layout(15, ((6, 13),))  # then touch
-HUMANOID = Layout(67, ((37, 67),))  # of the centre of mass; of the joints
-WALKER = Layout(24, ((15, 24),))
-LAYOUTS = {
-    "AcrobotSwingup": Layout(6, ((4, 6),)),
-    "AcrobotSwingupSparse": Layout(6, ((4, 6),)),
-    "BallInCup": Layout(8, ((4, 8),)),
-    "CartpoleBalance": CARTPOLE,
-    "CartpoleBalanceSparse": CARTPOLE,
-    "CartpoleSwingup": CARTPOLE,
-    "CartpoleSwingupSparse": CARTPOLE,
-    "CheetahRun": Layout(17, ((8, 17),)),
-    "FingerSpin": Layout(9, ((4, 7),)),  # then touch
-    "FingerTurnEasy": FINGER_TURN,
-    "FingerTurnHard": FINGER_TURN,
-    "FishSwim": Layout(24, ((11, 24),)),
-    "HopperHop": HOPPER,
-    "HopperStand": HOPPER,
-    "HumanoidRun": HUMANOID,
-    "HumanoidStand": HUMANOID,
-    "HumanoidWalk": HUMANOID,
-    "PendulumSwingup": Layout(3, ((2, 3),)),
-    "PointMass": Layout(4, ((2, 4),)),
-    "SwimmerSwimmer6": Layout(25, ((7, 25),)),
-    "WalkerRun": WALKER,
-    "WalkerStand": WALKER,
-    "WalkerWalk": WALKER,
-}
+from gps.tasks.external.layouts import PLAYGROUND
+from gps.tasks.partial import Partial
 
 
 @dataclass(frozen=True)
@@ -58,7 +26,7 @@ class PlaygroundSettings:
     hide_velocity: bool = True  # the learner does not see velocities
 
     def __post_init__(self):
-        check_one_of(self, "env", LAYOUTS)
+        check_one_of(self, "env", PLAYGROUND)
         check_at_least(self, 1, "horizon")
         check_at_least(self, 0, "sigma")
 
@@ -86,22 +54,6 @@ def playground_task(settings: PlaygroundSettings, name: str = "playground-cartpo
             foreign = dm_control_suite.load(settings.env, config_overrides={"impl": "jax"})
         except (AttributeError, ValueError) as error:  # of another version of mujoco than it was written for
             raise SettingsError(f"task {name}: MuJoCo Playground can not build {settings.env}: {error}") from error
-    layout = LAYOUTS[settings.env]
+    layout = PLAYGROUND[settings.env]
     whole = External(foreign, name, settings.horizon, layout)
     return Partial(whole, layout.visible(settings.hide_velocity), settings.sigma)
-
-
-def task_name(env: str) -> str:
-    """The name of the task, such as playground-cartpole-balance for CartpoleBalance."""
-    return "playground-" + re.sub(r"(?<!^)(?=[A-Z])", "-", env).lower()
-
-
-# Name of the task: its defaults, what builds it, and a line about it.
-PLAYGROUND = {
-    task_name(env): (
-        PlaygroundSettings(env),
-        playground_task,
-        f"MuJoCo Playground's {env}; the learner sees noise and no velocities",
-    )
-    for env in LAYOUTS
-}

@@ -5,23 +5,18 @@ arm's frame (as a camera on the arm would show them), and the joint velocities. 
 there are no velocities, the joint angles carry noise, and the learner sees the last few frames instead of one.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (MuJoCo makes its names at run time)
-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from dynamics.simulator import make_simulator, physics_state, resolve_engine
 from gps.settings import check_at_least, check_positive
-from gps.tasks.task import ActionSpace, State
+from gps.tasks.mujoco_task import MujocoTask, load
+from gps.tasks.task import Score
 
 START = (0.0, 1.6)  # rad, shoulder and elbow: the arm starts bent
 
@@ -62,79 +57,35 @@ class ReacherSettings:
 PARTIAL = ReacherSettings(hide_velocity=True, angle_noise=0.01, history=6)
 
 
-class Reacher:
+class Reacher(MujocoTask):
     """See `ControlTask`. x = (shoulder, elbow angle in rad, their velocities in rad/s), u = torque / 0.05 Nm."""
 
-    nx, nu = 4, 2
-    actions = ActionSpace(2)
-    privileged_size = 10
+    score = Score("distance", "cm")
 
     def __init__(self, settings: ReacherSettings, engine: str = "auto", name: str = "reacher"):
-        model = mujoco.MjModel.from_xml_string(resources.files("gps.tasks.mujoco").joinpath("reacher.xml").read_text())
-        self.name = name
-        self.settings = settings
-        self.simulator = make_simulator(model, settings.substeps, engine)
-        self.horizon = settings.horizon
-        self.dt = settings.substeps * model.opt.timestep
-        self.history = settings.history
-        self.noise_size = 2 if settings.angle_noise > 0 else 0
-        self.frame_size = 6 if settings.hide_velocity else 8
-        self.observation_size = self.history * self.frame_size
-        self.calls_host = resolve_engine(engine) == "mujoco"
-        self.links = (float(model.body("lower").pos[0]), float(model.site("fingertip").pos[0]))
-        self.train_contexts = jnp.asarray(sunflower(settings.train_targets, settings.ring), jnp.float32)
-        self.test_contexts = jnp.asarray(draw_apart(settings.test_targets, settings.ring, self.train_contexts))
+        self.settings = s = settings
+        training = sunflower(s.train_targets, s.ring).astype(np.float32)
+        contexts = (training, draw_apart(s.test_targets, s.ring, training))
+        super().__init__(load("reacher.xml", __file__), engine, name, contexts, s.horizon, s.substeps)
+        self.history, self.start_noise = s.history, s.start_noise
+        self.noise_size = 2 if s.angle_noise > 0 else 0
 
-    def reset(self, key: PRNGKeyArray) -> State:
-        """Start an episode for a target drawn from the training targets."""
-        pick, start, noise, rest = jax.random.split(key, 4)
-        context = self.train_contexts[jax.random.randint(pick, (), 0, len(self.train_contexts))]
-        state = self.initial_state(start, context)
-        frame = self._frame(noise, state, context)
-        frames = jnp.tile(frame, (self.history, 1))
-        data = {"state": state, "context": context, "frames": frames, "t": jnp.zeros((), jnp.int32), "key": rest}
-        zero = jnp.zeros(())
-        x = self.control_state(state)
-        metrics = {"distance": self.distance(x, context)}
-        return State(data, self._obs(frames, x, context), zero, zero, metrics, {"truncation": zero})
-
-    def step(self, state: State, action: Float[Array, " nu"]) -> State:
-        """Act for 0.05 s; the reward is the negative cost of the step, at the last one of the end as well."""
-        data = state.data
-        context, t = data["context"], data["t"]
-        noise, rest = jax.random.split(data["key"])
-        action = self.simulator.clip(action)
-        following = self.simulator.step(data["state"], action)
-        x, x_next = self.control_state(data["state"]), self.control_state(following)
-        done = t + 1 >= self.horizon
-        cost = self.cost(x, action, t, context) + jnp.where(done, self.final_cost(x_next, context), 0.0)
-        frames = jnp.concatenate([data["frames"][1:], self._frame(noise, following, context)[None]])
-        data = {"state": following, "context": context, "frames": frames, "t": t + 1, "key": rest}
-        metrics = {"distance": self.distance(x_next, context)}
-        ended = done.astype(jnp.float32)  # by the time limit, which no observation shows
-        return State(data, self._obs(frames, x_next, context), -cost, ended, metrics, {"truncation": ended})
-
-    def initial_state(self, key: PRNGKeyArray, context: Float[Array, "2"]) -> Float[Array, " nstate"]:
-        """The bent arm at rest, with a little noise in pose and velocity."""
+    def start(self, context: Float[Array, "2"]) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+        """The bent arm at rest."""
         del context
-        q, qd = self.settings.start_noise * jax.random.normal(key, (2, 2))
-        return physics_state(self.simulator.model, jnp.asarray(START) + q, qd)
-
-    def control_state(self, state: Float[Array, " nstate"]) -> Float[Array, "4"]:
-        """Joint angles and velocities."""
-        return state[1:5]
+        return jnp.asarray(START), jnp.zeros(2)
 
     def skeleton(self, x: Float[Array, "4"]) -> Float[Array, "3 2"]:
-        """Shoulder, elbow and fingertip in the plane, in metres, by forward kinematics."""
-        upper, lower = self.links
-        angles = jnp.stack([x[0], x[0] + x[1]])
-        directions = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
-        links = jnp.stack([jnp.zeros(2), upper * directions[0], lower * directions[1]])
-        return jnp.cumsum(links, axis=0)
+        """Shoulder, elbow and fingertip in the plane, in metres."""
+        return self.positions(x, "upper", "lower", "fingertip")[:, :2]
+
+    def target(self, context: Float[Array, "2"]) -> Float[Array, "2"]:
+        """What the fingertip is to reach, in metres."""
+        return context
 
     def point(self, x: Float[Array, "4"]) -> Float[Array, "2"]:
         """Fingertip position in the plane, in metres."""
-        return self.skeleton(x)[-1]
+        return self.position(x, "fingertip")[:2]
 
     def observe(self, x: Float[Array, "4"], context: Float[Array, "2"], noise: Array) -> Float[Array, " frame"]:
         """Cosine and sine of the elbow; target, and fingertip - target, in the upper arm's frame [; velocities]."""
@@ -163,22 +114,15 @@ class Reacher:
         squared = offset @ offset
         return 0.5 * s.distance_weight * squared / 0.01 + 0.5 * s.log_weight * jnp.log1p(squared / s.precision**2)
 
-    def distance(self, x: Float[Array, "4"], context: Float[Array, "2"]) -> Array:
-        """From the fingertip to the target, in metres."""
-        offset = self.point(x) - context
-        return jnp.sqrt(offset @ offset + 1e-20)
-
-    def measure(self, xs: Float[Array, "T+1 4"], us: Array, context: Float[Array, "2"]) -> Array:
-        """Distance of the fingertip over the last 10 steps, in cm."""
+    def measure(self, xs: Float[Array, "T+1 4"], us: Float[Array, "T 2"], context: Float[Array, "2"]) -> Array:
+        """Distance of the fingertip from the target in cm, over the last 10 steps."""
         del us
-        return 100 * jax.vmap(self.distance, in_axes=(0, None))(xs[-10:], context).mean()
+        offsets = jax.vmap(self.point)(xs[1:][-10:]) - context
+        return 100 * jnp.linalg.norm(offsets, axis=-1).mean()
 
-    def _frame(self, key, state, context):
-        noise = jax.random.normal(key, (self.noise_size,))
-        return self.observe(self.control_state(state), context, noise)
-
-    def _obs(self, frames, x, context):
-        return {"state": frames.reshape(-1), "privileged_state": self.privileged(x, context)}
+    def solved(self, xs: Float[Array, "T+1 4"], us: Float[Array, "T 2"], context: Float[Array, "2"]) -> Array:
+        """Whether the fingertip stayed within 2 cm, on average, over the last 10 steps."""
+        return self.measure(xs, us, context) < 2.0
 
 
 def sunflower(count: int, ring: tuple[float, ...]) -> np.ndarray:
@@ -190,7 +134,7 @@ def sunflower(count: int, ring: tuple[float, ...]) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-def draw_apart(count: int, ring: tuple[float, ...], others: Array, apart: float = 0.005) -> np.ndarray:
+def draw_apart(count: int, ring: tuple[float, ...], others: np.ndarray, apart: float = 0.005) -> np.ndarray:
     """`count` points drawn uniformly over a ring, each farther than `apart` from `others`.
 
     Always the same ones; a smaller count gives the first of them.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from support.tiny import SETTINGS
 
 from gps.cli.main import main
 from gps.comparisons.compare import compare
@@ -18,22 +20,12 @@ from gps.comparisons.statistics import Goals
 from gps.experiments.lookup import GUIDERS
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.badmm import Badmm
-from gps.runs import train
+from gps.runs import finish
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunExistsError, RunFolder
 from gps.settings import SettingsError
 
-SMALL = [
-    "run.engine=mujoco",
-    "run.iterations=3",
-    "task.horizon=8",
-    "task.train_targets=2",
-    "task.test_targets=4",
-    "guider.samples=2",
-    "guider.rounds=2",
-    "guider.learner.hidden=[8, 8]",
-    "guider.learner.training.updates=8",
-]
+SMALL = ["run.engine=mujoco", "run.iterations=3", *SETTINGS]
 BOTH = ("badmm", "other")
 
 
@@ -41,7 +33,7 @@ BOTH = ("badmm", "other")
 def place(monkeypatch, tmp_path, shared_programs):
     """A second guider, nothing drawn at the end of a run, and a folder of the test's own."""
     monkeypatch.setitem(GUIDERS, "other", GUIDERS["badmm"])
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -49,8 +41,9 @@ def place(monkeypatch, tmp_path, shared_programs):
 def trained(monkeypatch):
     """Runs that take no time, by name, in the order in which they were trained.
 
-    The return of seed s is -8 * (s + 1) / iteration, the distance in cm as much without the sign, and the other
-    guider takes ten times the steps. A run whose name is in `diverging` diverges in its second iteration.
+    The return of seed s is -8 * (s + 1) / iteration, the score as much without the sign, and s of 4 test episodes are
+    solved; the other guider takes ten times the steps. A run whose name is in `diverging` diverges in its second
+    iteration.
     """
 
     def quick(folder, *, quiet=False, programs=None):
@@ -63,14 +56,15 @@ def trained(monkeypatch):
             bad = 8 * (run["seed"] + 1) / (i + 1)
             steps = (i + 1) * (100 if run["guider"] == "badmm" else 1000)
             row = {"iteration": i, "steps": steps, "iteration_seconds": 2.0}
-            folder.append_metrics(row | {"learner_return": -bad, "test_distance_mean": bad / 100})
+            row |= {"test_solved": run["seed"], "test_episodes": 4}
+            folder.append_metrics(row | {"learner_return": -bad, "test_score": bad})
         like = jax.eval_shape(programs.guider.init, jax.random.key(0))
         state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         folder.checkpoints.save(run["iterations"], state, {"seconds": 0.0})
-        folder.write_summary({"iterations": run["iterations"]})
+        folder.write_summary({"iterations": run["iterations"], "score": {"name": "distance", "unit": "cm"}})
 
     quick.names, quick.diverging = [], set()
-    monkeypatch.setattr(train, "train", quick)
+    monkeypatch.setattr("gps.comparisons.compare.train", quick)
     return quick
 
 
@@ -210,7 +204,7 @@ def test_a_folder_of_something_else_is_left_alone(trained):
 
 def test_goals_are_checked_before_anything_is_made(trained):
     refused(SettingsError, "the return to reach must be finite, not nan", trained, goals=Goals(float("nan")))
-    refused(SettingsError, "the distance to reach .* not -0.03 m", trained, goals=Goals(None, -0.03))
+    refused(SettingsError, "the score to reach must be finite, not inf", trained, goals=Goals(None, float("inf")))
 
 
 def rewrite(path: Path, *, drop: int | None = None, **changes) -> None:
@@ -256,7 +250,7 @@ def test_a_summary_that_does_not_say_what_was_run_is_found_before_anything_is_ru
     summary.unlink()
     compared(seeds=1)
     assert trained.names == ["reacher-other-seed0"]
-    assert json.loads(summary.read_text()) == {"iterations": 3}
+    assert json.loads(summary.read_text())["iterations"] == 3
 
 
 def test_a_run_that_another_process_trains_is_found_before_anything_is_run(trained):
@@ -332,19 +326,20 @@ def test_a_place_that_can_not_hold_the_results_is_named_before_anything_is_made(
 
 
 def test_the_table_holds_the_numbers_of_the_folders(trained):
-    found = compared(seeds=5, goals=Goals(-10.0, 0.04))
+    found = compared(seeds=5, goals=Goals(-10.0, 4.0))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.text.splitlines() if line[:1] == "|"]
     assert len({len(line) for line in found.text.splitlines() if line[:1] == "|"}) == 1  # aligned
     columns = ["task", "guider", "seeds", "steps", "final return", "area under return", "steps to return -10"]
-    assert lines[0] == [*columns, "test distance (cm)", "steps to 4 cm", "training (s)"]
+    assert lines[0] == [*columns, "test distance (cm)", "solved", "steps to 4 cm", "training (s)"]
     final = 8 * (2 + 3 + 4) / 3 / 3  # of the seeds between the quartiles, in the third iteration
     assert lines[2][:4] == ["reacher", "badmm", "5", "300"]
     assert lines[2][4].startswith(f"-{final:.2f} [-")
     # -10 is reached at 100, 200 and 300 steps, and never by seeds 3 and 4; 4 cm at 200 steps by seed 0 alone
     assert lines[2][6] == "200 [100, 300], 3 of 5"
     assert lines[2][7].startswith(f"{final:.2f} [")
-    assert lines[2][8] == "200, 1 of 5"
-    assert lines[2][9] == "6.00 [6.00, 6.00]"
+    assert lines[2][8] == "50 % (10 of 20)"
+    assert lines[2][9] == "200, 1 of 5"
+    assert lines[2][10] == "6.00 [6.00, 6.00]"
     assert lines[3][1:4] == ["other", "5", "3.0k"]
     assert lines[2][5] == lines[2][4]  # the other guider begins where badmm has ended
     # trapezoids over the logarithm of 1000, 2000 and 3000 steps, where seed s has -8, -4 and -8/3 times s + 1
@@ -365,29 +360,47 @@ def test_the_csv_holds_them_as_plain_numbers(trained):
         badmm, other = csv.DictReader(file)
     assert (badmm["task"], badmm["guider"], badmm["seeds"], badmm["finished"]) == ("reacher", "badmm", "4", "4")
     result = found.result("reacher", "badmm")
-    for name, estimate, scale in (
-        ("final_return", result.final_return, 1),
-        ("area_under_return", result.area, 1),
-        ("final_distance_cm", result.final_distance, 100),
-        ("training_seconds", result.seconds, 1),
+    for name, estimate in (
+        ("final_return", result.final_return),
+        ("area_under_return", result.area),
+        ("final_score", result.final_score),
+        ("training_seconds", result.seconds),
     ):
         numbers = [float(badmm[f"{name}{end}"]) for end in ("", "_low", "_high", "_seeds")]
-        expected = [scale * estimate.value, scale * estimate.low, scale * estimate.high, estimate.count]
+        expected = [estimate.value, estimate.low, estimate.high, estimate.count]
         np.testing.assert_allclose(numbers, expected)
     assert (badmm["steps_to_return"], badmm["steps_to_return_seeds"]) == ("", "0")
+    assert (badmm["score"], badmm["unit"], badmm["solved"], badmm["episodes"]) == ("distance", "cm", "6", "16")
     assert (other["finished"], other["final_return"], other["steps"]) == ("0", "", "")
     row = next(line for line in found.text.splitlines() if "| other" in line)
-    assert [cell.strip() for cell in row.split("|")[3:-1]] == ["0 of 4", "-", "-", "-", "-", "0 of 4", "-"]
+    assert [cell.strip() for cell in row.split("|")[3:-1]] == ["0 of 4", "-", "-", "-", "-", "-", "-"]
 
 
-def test_a_task_without_distances_has_no_columns_for_them(trained, monkeypatch):
+def test_a_task_without_scores_has_no_columns_for_them(trained, monkeypatch):
     keep = RunFolder.append_metrics
-    returns = lambda folder, row: keep(folder, {k: v for k, v in row.items() if k != "test_distance_mean"})  # noqa: E731
+    returns = lambda folder, row: keep(folder, {k: v for k, v in row.items() if not k.startswith("test_")})  # noqa: E731
     monkeypatch.setattr(RunFolder, "append_metrics", returns)
     found = compared()
     header = found.text.splitlines()[0]
     assert "final return" in header
-    assert "cm" not in header
+    assert not {"cm", "score", "solved"} & set(re.findall(r"\w+", header))
+
+
+def test_tasks_with_other_scores_stand_in_one_table(trained, monkeypatch):
+    keep = RunFolder.write_summary
+
+    def angles(folder, summary):
+        other = {"score": {"name": "angle", "unit": "rad", "more_is_better": True}}
+        keep(folder, {**summary, **(other if folder.settings["run"]["task"] == "reacher-pomdp" else {})})
+
+    monkeypatch.setattr(RunFolder, "write_summary", angles)
+    found = compared(tasks=("reacher", "reacher-pomdp"), guiders=["badmm"], goals=Goals(score=4.0))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.text.splitlines() if line[:1] == "|"]
+    place = lines[0].index("test score")
+    assert [line[place].split(", ")[-1] for line in lines[2:]] == ["distance (cm)", "angle (rad)"]
+    assert lines[0][place + 2] == "steps to score 4"
+    # 8, 4 and 8/3, and twice as much: the former falls to 4 after 200 steps, both are above it from the start
+    assert [line[place + 2] for line in lines[2:]] == ["200, 1 of 2", "100 [100, 100], 2 of 2"]
 
 
 # The command line.
@@ -438,7 +451,7 @@ def test_two_seeds_are_trained_stopped_and_gone_on_with(capsys, monkeypatch):
     found = compared(guiders=["badmm"], out="out").result("reacher", "badmm")
     assert (found.finished, found.steps) == (2, 3 * 32)
     last = [RunFolder.open(f"out/reacher-badmm-seed{seed}").read_metrics()[-1] for seed in (0, 1)]
-    distances = [row["test_distance_mean"] for row in last]
-    assert found.final_distance.value == pytest.approx(np.mean(distances))
-    assert (found.final_distance.low, found.final_distance.high) == pytest.approx(tuple(sorted(distances)))
+    scores = [row["test_score"] for row in last]
+    assert found.final_score.value == pytest.approx(np.mean(scores))
+    assert (found.final_score.low, found.final_score.high) == pytest.approx(tuple(sorted(scores)))
     np.testing.assert_array_equal(found.curve.steps, [32, 64, 96])

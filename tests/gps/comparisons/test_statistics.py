@@ -9,20 +9,19 @@ import pytest
 
 from gps.comparisons.statistics import Goals, Learning, area, area_range, curve, estimate, learning, steps_to, summarise
 from gps.settings import SettingsError
+from gps.tasks.task import Score
 
 nan = float("nan")
 
 
-def run_of(steps, returns, distances=None, seconds=None, sampled=None) -> Learning:
+DISTANCE, RETURNED = Score("distance", "cm"), Score("return", more_is_better=True)
+
+
+def run_of(steps, returns, scores=None, seconds=None, solved=None) -> Learning:
     none = [nan] * len(steps)
-    arrays = (
-        steps,
-        steps if seconds is None else seconds,
-        returns,
-        none if distances is None else distances,
-        none if sampled is None else sampled,
-    )
-    return Learning(*(np.array(values, float) for values in arrays))
+    fields = {"seconds": seconds or steps, "scores": scores or none, "solved": solved or none}
+    fields |= {"steps": steps, "returns": returns, "sampled": none, "episodes": [20] * len(steps) if solved else none}
+    return Learning(**{name: np.array(values, float) for name, values in fields.items()})
 
 
 @pytest.mark.parametrize(
@@ -80,16 +79,17 @@ def test_what_is_not_finite_is_left_out_of_its_own_column_alone():
 def test_learning_takes_the_rows_with_an_evaluation_and_the_time_of_all():
     rows = [
         {"steps": 10, "iteration_seconds": 5.0},
-        {"steps": 20, "iteration_seconds": 1.0, "learner_return": -3.0, "test_distance_mean": 0.1},
+        {"steps": 20, "iteration_seconds": 1.0, "learner_return": -3.0, "test_score": 0.1},
         {"steps": 30, "iteration_seconds": 1.5},
-        {"steps": 40, "iteration_seconds": 2.0, "learner_return": None, "test_distance_mean": None},
-        {"steps": 50, "iteration_seconds": 2.0, "learner_return": 4.0},
+        {"steps": 40, "iteration_seconds": 2.0, "learner_return": None, "test_score": None},
+        {"steps": 50, "iteration_seconds": 2.0, "learner_return": 4.0, "test_solved": 3, "test_episodes": 20},
     ]
     found = learning(rows)
     np.testing.assert_array_equal(found.steps, [20, 40, 50])
     np.testing.assert_array_equal(found.seconds, [2.75, 6.25, 8.25])  # the first one compiled: it counts as 1.75
     np.testing.assert_array_equal(found.returns, [-3, nan, 4])
-    np.testing.assert_array_equal(found.distances, [0.1, nan, nan])
+    np.testing.assert_array_equal(found.scores, [0.1, nan, nan])
+    np.testing.assert_array_equal([found.solved, found.episodes], [[nan, nan, 3], [nan, nan, 20]])
     again = [{**row, "compiles": row["steps"] in (10, 40)} for row in rows]  # and the fourth, of a second process
     np.testing.assert_array_equal(learning(again).seconds, [2.5, 5.5, 7.5])  # both count as 1.5
     assert len(learning([]).steps) == len(learning(rows[:1]).steps) == 0
@@ -145,48 +145,50 @@ def test_seeds_are_aligned_by_their_steps():
     np.testing.assert_array_equal(found.returns.count, [3, 2, 2])
     np.testing.assert_allclose(found.returns.low, [1, 2, 3])
     np.testing.assert_allclose(found.returns.high, [9, 4, 7])
-    np.testing.assert_allclose(found.distances.value, [0.3, 0.3, 0.4])
+    np.testing.assert_allclose(found.scores.value, [0.3, 0.3, 0.4])
     assert len(curve([]).steps) == 0
 
 
 def test_a_result_is_of_the_last_evaluations_and_of_those_that_reached_the_goals():
     runs = [
-        run_of([10, 100], [-5, -1], [0.05, 0.01], [2, 6]),
-        run_of([10, 100], [-2, -3], [0.01, 0.03], [3, 7]),
-        run_of([10, 100], [-9, nan], [0.09, nan], [1, 8]),
+        run_of([10, 100], [-5, -1], [5, 1], [2, 6], [3, 17]),
+        run_of([10, 100], [-2, -3], [1, 3], [3, 7], [20, 9]),
+        run_of([10, 100], [-9, nan], [9, nan], [1, 8]),
     ]
-    result = summarise("reach", "guide", 5, runs, Goals(-2.0, 0.02), (10, 100))
+    result = summarise(("reach", DISTANCE), "guide", 5, runs, Goals(-2.0, 2.0), (10, 100))
     assert (result.task, result.guider, result.seeds, result.finished, result.steps) == ("reach", "guide", 5, 3, 100)
     numbers = {
         "final_return": (-2.0, 2),
-        "final_distance": (0.02, 2),
+        "final_score": (2, 2),
         "area": ((-3 - 2.5 - 9) / 3, 3),
         "steps_to_return": (55.0, 2),
-        "steps_to_distance": (55.0, 2),
+        "steps_to_score": (55.0, 2),
         "seconds": (7.0, 3),
     }
     for field, (value, count) in numbers.items():
         assert getattr(result, field).value == pytest.approx(value), field
         assert getattr(result, field).count == count, field
+    assert (result.solved, result.episodes) == (17 + 9, 40)  # of the two that say so
+    more = summarise(("reach", RETURNED), "guide", 5, runs, Goals(score=2.0), (10, 100))
+    assert (more.steps_to_score.value, more.steps_to_score.count) == (pytest.approx((10 + 100 + 10) / 3), 3)
 
 
 @pytest.mark.parametrize("goal", [nan, float("inf"), -float("inf")])
 def test_goals_that_can_not_be_reached_or_missed_are_refused(goal):
     with pytest.raises(SettingsError, match=f"the return to reach must be finite, not {goal}"):
         Goals(goal).check()
-    for distance in (goal, 0.0, -0.02):
-        with pytest.raises(
-            SettingsError, match=f"the distance to reach must be finite and above 0, not {distance:g} m"
-        ):
-            Goals(distance=distance).check()
+    with pytest.raises(SettingsError, match=f"the score to reach must be finite, not {goal}"):
+        Goals(score=goal).check()
     Goals(None, None).check()
-    Goals(-5.0, 0.02).check()
+    Goals(-5.0, -2.0).check()
 
 
 def test_without_goals_or_runs_there_is_nothing_to_reach():
-    result = summarise("reach", "guide", 2, [run_of([10, 100], [-5, -1], [0.05, 0.0])], Goals(None, None), (10, 100))
-    assert result.steps_to_return.count == result.steps_to_distance.count == 0
-    empty = summarise("reach", "guide", 2, [], Goals(), (nan, nan))
+    result = summarise(
+        ("reach", DISTANCE), "guide", 2, [run_of([10, 100], [-5, -1], [5.0, 0.0])], Goals(None, None), (10, 100)
+    )
+    assert result.steps_to_return.count == result.steps_to_score.count == 0
+    empty = summarise(("reach", DISTANCE), "guide", 2, [], Goals(), (nan, nan))
     assert empty.finished == 0
     assert np.isnan([empty.steps, empty.final_return.value, empty.area.value, empty.seconds.value]).all()
-    assert summarise("reach", "guide", 1, [run_of([], [])], Goals(), (nan, nan)).final_return.count == 0
+    assert summarise(("reach", DISTANCE), "guide", 1, [run_of([], [])], Goals(), (nan, nan)).final_return.count == 0

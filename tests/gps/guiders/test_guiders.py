@@ -15,9 +15,10 @@ from gps.experiments.experiment import Experiment
 from gps.experiments.lookup import GUIDERS, TASKS, Entry
 from gps.guiders.guider import iterate
 from gps.guiders.model_free.settings import DEFAULTS
-from gps.runs import train
+from gps.runs import finish, train
 from gps.runs.folder import RunFolder
-from gps.runs.resume import resumed
+from gps.runs.programs import Programs
+from gps.runs.resume import load, resumed
 from gps.settings import SettingsError, override, write_toml
 from gps.tasks.doors.tiger import TigerDoorAltSettings
 
@@ -61,7 +62,7 @@ def same(one, other) -> bool:
 @pytest.fixture
 def quick(shared_programs, monkeypatch):
     """Nothing is drawn, and nothing compiled twice."""
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
     return shared_programs
 
 
@@ -83,7 +84,7 @@ def learned(guider, state) -> np.ndarray:
 )
 def test_guider_contract(name, task):
     guider = build(arm(name) if task == "reacher" else tables(name))
-    programs = train.Programs(guider)
+    programs = Programs(guider)
     state = start = jax.jit(guider.init)(jax.random.key(0))
     rows, states = [], []
     for i in range(3):
@@ -124,7 +125,7 @@ def clock(monkeypatch):
 
 
 def run(path, settings: dict) -> RunFolder:
-    folder = RunFolder.create(path, Experiment.resolve(settings).to_dict())
+    folder = RunFolder.create(path, Experiment.resolve(settings))
     train.train(folder, quiet=True)
     return folder
 
@@ -148,12 +149,12 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(guider, task, changes, quick, 
     write_toml(part.path / "config.toml", Experiment.resolve(settings).to_dict())
     part = RunFolder.open(part.path)
     train.train(part, quiet=True)
-    assert same(train.load(part)[2], train.load(whole)[2])
+    assert same(load(part)[2], load(whole)[2])
     assert rows_of(part) == rows_of(whole)
     assert [row["steps"] for row in rows_of(whole)] == [32, 64, 96, 128]
     assert whole.read_summary()["learner_return"] == rows_of(whole)[-1]["learner_return"]
     key = jax.random.fold_in(jax.random.key(0), 1)
-    experiment, built, state = train.load(whole)
+    experiment, built, state = load(whole)
     evaluated = quick(built).evaluate(built.policy(state), key).scores(built.task)
     assert evaluated["learner_return"] == pytest.approx(rows_of(whole)[-1]["learner_return"], rel=1e-5)
     assert experiment.run.guider == guider
@@ -163,7 +164,7 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(guider, task, changes, quick, 
 def test_a_teacher_is_taken_from_another_run(guider, quick, tmp_path):
     """The teacher of ppo-bc is half of a shared network; it stays to the last bit while the learner is taught."""
     first = run(tmp_path / "first", tables(guider, "tiger-door"))
-    _, built, taught = train.load(first)
+    _, built, taught = load(first)
     assert built.roles.shared == (guider == "ppo-bc")
     student = build(tables("dagger", "tiger-door", f'guider.teacher.run="{first.path}"'))
     state = start = student.init(jax.random.key(9))
@@ -191,12 +192,12 @@ def test_a_teacher_of_another_task_or_of_no_training_is_refused(monkeypatch, qui
     # a run that was stopped while its teacher was trained
     short = ("run.iterations=3", "run.checkpoint_every=1")
     taught = tables("bc", "tiger-door", *short, "guider.ppo.updates=2", "guider.teacher.updates=4")
-    folder = RunFolder.create(tmp_path / "early", Experiment.resolve(taught).to_dict())
+    folder = RunFolder.create(tmp_path / "early", Experiment.resolve(taught))
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "shown", stop)  # after the first iteration's checkpoint
+    monkeypatch.setattr(train.Progress, "update", stop)  # after the first iteration's checkpoint
     with pytest.raises(KeyboardInterrupt):
         train.train(folder, quiet=True)
     with pytest.raises(SettingsError, match="has had 2 of the 4 updates of its teacher: bring that run to its end"):
@@ -211,7 +212,7 @@ def test_a_run_goes_on_where_its_teacher_is_gone(quick, tmp_path):
     first.path.rename(tmp_path / "elsewhere")
     train.train(resumed(student.path, override(settings, ["run.iterations=2"])), quiet=True)
     assert rows_of(student) == rows_of(whole)
-    assert same(train.load(student)[2], train.load(whole)[2])
+    assert same(load(student)[2], load(whole)[2])
 
 
 def test_a_teacher_is_found_from_another_folder_than_the_run_was_started_in(monkeypatch, tmp_path):
@@ -245,7 +246,7 @@ def sampled_return(guider: str, iterations: int, *changes: str) -> float:
     """Of drawn actions at the end of a training on tiger-door-alt."""
     run = {"run": {"task": "tiger-door-alt", "guider": guider}, "guider": {"learner": {"network": {"hidden": [16]}}}}
     built = build(override(run, ["guider.ppo.environments=64", "guider.ppo.updates=20", *changes]))
-    programs = train.Programs(built)
+    programs = Programs(built)
     state = built.init(jax.random.key(1))
     for i in range(iterations):
         state, _ = programs.iterate(state, jax.random.key(100 + i))
@@ -296,7 +297,7 @@ def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_
     )
     monkeypatch.syspath_prepend(tmp_path)
     folder = run(tmp_path / "run", tables("gpo-clip", "own_tasks:CLOCK", "task.listen_cost=0.3", "run.iterations=1"))
-    experiment, guider, _ = train.load(folder)
+    experiment, guider, _ = load(folder)
     assert (guider.task.name, guider.task.ends, experiment.task.listen_cost) == ("own_tasks:CLOCK", (0,), 0.3)
     for name, message in (
         ("own_tasks:WRONG", "WRONG in own_tasks must be an `Entry` of gps.experiments.lookup, not <support.toys.Clock"),

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,14 @@ from gps.runs.folder import RunError, RunExistsError, RunFolder
 from gps.settings import SettingsError, read_toml
 
 SETTINGS = {"seed": 1, "guider": {"name": "badmm", "rate": 0.5, "widths": [64, 64]}}
+
+
+def of(settings: dict):
+    """All that the folder of a run knows of an experiment."""
+    return SimpleNamespace(to_dict=lambda: settings)
+
+
+EXPERIMENT = of(SETTINGS)
 
 
 class Killed(BaseException):
@@ -33,7 +42,7 @@ def strict(text: str):
 
 def test_a_new_run_opens_with_its_settings(tmp_path):
     path = tmp_path / "runs" / "first"
-    made = RunFolder.create(path, SETTINGS)
+    made = RunFolder.create(path, EXPERIMENT)
     opened = RunFolder.open(str(path))
     assert made.settings == opened.settings == SETTINGS
     assert opened.path == path
@@ -44,7 +53,7 @@ def test_a_new_run_opens_with_its_settings(tmp_path):
 
 
 def test_checkpoints_of_a_run_are_found_when_it_is_opened(tmp_path):
-    RunFolder.create(tmp_path / "run", SETTINGS).checkpoints.save(4, {"w": np.arange(3)}, {"iteration": 4})
+    RunFolder.create(tmp_path / "run", EXPERIMENT).checkpoints.save(4, {"w": np.arange(3)}, {"iteration": 4})
     restored = RunFolder.open(tmp_path / "run").checkpoints.restore({"w": np.zeros(3, np.int64)})
     assert restored.step == 4
     np.testing.assert_array_equal(restored.state["w"], [0, 1, 2])
@@ -52,7 +61,7 @@ def test_checkpoints_of_a_run_are_found_when_it_is_opened(tmp_path):
 
 def test_checkpoints_stay_where_they_are_when_the_process_moves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = RunFolder.create("run", SETTINGS)
+    run = RunFolder.create("run", EXPERIMENT)
     run.checkpoints.save(1, {"w": np.arange(3)}, {})
     assert RunFolder.open(tmp_path / "run").checkpoints.steps() == [1]
 
@@ -65,13 +74,13 @@ def contents(path: Path) -> dict[Path, bytes | None]:
 def test_a_place_that_is_taken_is_left_as_it_is(tmp_path, inside):
     path = tmp_path / "taken"
     if inside == "run":
-        RunFolder.create(path, SETTINGS)
+        RunFolder.create(path, EXPERIMENT)
     else:
         (path / inside).parent.mkdir(parents=True)
         (path / inside).write_text("mine")  # also a file where a subfolder should be
     before = contents(path)
     with pytest.raises(RunExistsError) as error:
-        RunFolder.create(path, {"seed": 2})
+        RunFolder.create(path, of({"seed": 2}))
     assert str(path) in str(error.value)
     assert "another --out" in str(error.value)
     assert ("--resume" in str(error.value)) == (inside == "run")
@@ -81,7 +90,7 @@ def test_a_place_that_is_taken_is_left_as_it_is(tmp_path, inside):
 def test_a_file_in_the_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunExistsError, match="no run"):
-        RunFolder.create(tmp_path / "file", SETTINGS)
+        RunFolder.create(tmp_path / "file", EXPERIMENT)
     with pytest.raises(RunError, match="no such folder"):
         RunFolder.open(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
@@ -108,7 +117,7 @@ def test_a_kill_while_the_folder_is_made_does_not_block_its_place(tmp_path, monk
             patch.setattr(os, "fsync", count(os.fsync))
             patch.setattr(os, "replace", count(os.replace))
             try:
-                RunFolder.create(path, SETTINGS)
+                RunFolder.create(path, EXPERIMENT)
                 break
             except Killed:
                 deaths += 1
@@ -121,20 +130,20 @@ def test_a_kill_while_the_folder_is_made_does_not_block_its_place(tmp_path, monk
 
 def test_a_lock_takes_no_place_and_is_no_run(tmp_path):
     """What is left where a run was deleted but for its hidden files."""
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     with run.locked():
         pass
     assert (run.path / ".lock").read_bytes() == b""
     (run.path / "config.toml").unlink()
     with pytest.raises(RunError, match="is no run"):
         RunFolder.open(run.path)
-    assert RunFolder.create(run.path, SETTINGS).settings == SETTINGS
+    assert RunFolder.create(run.path, EXPERIMENT).settings == SETTINGS
 
 
 def test_settings_that_are_not_toml_leave_a_place_that_can_be_used(tmp_path):
     with pytest.raises(TypeError):
-        RunFolder.create(tmp_path / "run", {"seed": None})
-    assert RunFolder.create(tmp_path / "run", SETTINGS).settings == SETTINGS
+        RunFolder.create(tmp_path / "run", of({"seed": None}))
+    assert RunFolder.create(tmp_path / "run", EXPERIMENT).settings == SETTINGS
 
 
 def test_open_says_what_is_missing_or_wrong(tmp_path):
@@ -152,7 +161,7 @@ def test_open_says_what_is_missing_or_wrong(tmp_path):
 
 
 def test_metrics_come_back_as_plain_values(tmp_path):
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     assert run.read_metrics() == []
     run.append_metrics(
         {
@@ -190,7 +199,7 @@ def test_metrics_come_back_as_plain_values(tmp_path):
 
 @pytest.mark.parametrize("value", [object(), 1j, b"bytes", {1, 2}])
 def test_a_value_that_cannot_be_written_is_named_and_nothing_is_written(tmp_path, value):
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     run.append_metrics({"iteration": 0})
     with pytest.raises(TypeError, match=r"'metrics\.guider\.odd' is a "):
         run.append_metrics({"iteration": 1, "guider": {"odd": [value]}})
@@ -198,7 +207,7 @@ def test_a_value_that_cannot_be_written_is_named_and_nothing_is_written(tmp_path
 
 
 def test_a_torn_last_line_is_ignored_wherever_it_is_torn(tmp_path):
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     rows = [{"iteration": i, "cost": 1.5 * i, "name": "ä"} for i in range(3)]
     for row in rows:
         run.append_metrics(row)
@@ -216,7 +225,7 @@ def test_a_torn_last_line_is_ignored_wherever_it_is_torn(tmp_path):
 
 
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     for bad in (b'{"iteration": 1, "co\n', b"[1]\n", b"\xff\n"):
         (run.path / "metrics.jsonl").write_bytes(b'{"iteration": 0}\n' + bad + b'{"iteration": 2}\n')
         for reading in (run.read_metrics, lambda: run.rewind_metrics(1)):
@@ -226,7 +235,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
 
 
 def test_rewind_drops_the_iterations_that_are_run_again(tmp_path, monkeypatch):
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     run.rewind_metrics(0)
     assert not (run.path / "metrics.jsonl").exists()
     for iteration in (0, 1, 2, 3):
@@ -250,7 +259,7 @@ def test_rewind_drops_the_iterations_that_are_run_again(tmp_path, monkeypatch):
 
 
 def test_summary_is_whole_or_absent(tmp_path, monkeypatch):
-    run = RunFolder.create(tmp_path / "run", SETTINGS)
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     with pytest.raises(RunError, match=r"no summary\.json: the run has not ended"):
         run.read_summary()
     run.write_summary({"cost": np.float32(0.5), "worst": float("inf"), "test": {"cm": jnp.array([1.0, 2.0])}})
@@ -276,11 +285,12 @@ def test_a_killed_process_leaves_every_line_it_reported(tmp_path):
     code = """
 import sys
 from gps.runs.folder import RunFolder
-run = RunFolder.create(sys.argv[1], {"seed": 0})
+run = RunFolder.open(sys.argv[1])
 for iteration in range(10**6):
     run.append_metrics({"iteration": iteration, "padding": "x" * 20000})
     print(iteration, flush=True)
 """
+    RunFolder.create(tmp_path / "run", EXPERIMENT)
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     try:
         while int(child.stdout.readline()) < 30:
@@ -297,7 +307,7 @@ for iteration in range(10**6):
 def test_opening_a_run_executes_nothing_in_it(tmp_path, monkeypatch):
     """Code that lies in a run folder, or that a pickle would run, stays text."""
     marker = tmp_path / "executed"
-    run = RunFolder.create(tmp_path / "run", {"name": f"__import__('os').mkdir({str(marker)!r})"})
+    run = RunFolder.create(tmp_path / "run", of({"name": f"__import__('os').mkdir({str(marker)!r})"}))
     for name in ("__init__.py", "config.py", "sitecustomize.py", "conftest.py"):
         (run.path / name).write_text(f"import os; os.mkdir({str(marker)!r})")
     pickled = b"cos\nmkdir\n(S'" + str(marker).encode() + b"'\ntR."

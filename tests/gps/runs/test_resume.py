@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from gps.experiments.experiment import Experiment
+from gps.runs import finish, train
 from gps.runs import folder as run
-from gps.runs import train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunFolder
-from gps.runs.resume import resumed
+from gps.runs.resume import load, resumed
 from gps.settings import SettingsError
 
 CHANGES = ("run.iterations=4", "run.checkpoint_every=2")
@@ -24,13 +24,13 @@ CHANGES = ("run.iterations=4", "run.checkpoint_every=2")
 
 @pytest.fixture
 def drawing():
-    return train.draw
+    return finish.draw
 
 
 @pytest.fixture(autouse=True)
 def quick(shared_programs, drawing, monkeypatch):
     """Nothing is drawn, and nothing compiled twice."""
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ with RunFolder.open({str(finished.path)!r}).locked():
         assert child.stdout.readline() == "locked\n"
         refused(finished, tiny, "another process trains .*run: wait for its end, or start anew with another --out")
         assert len(finished.read_metrics()) == 4  # a reader need not wait
-        assert train.load(RunFolder.open(finished.path))[2] is not None
+        assert load(RunFolder.open(finished.path))[2] is not None
     finally:
         child.kill()
         child.communicate()
@@ -210,7 +210,7 @@ def test_a_run_is_locked_from_its_start_to_its_end(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "rewind_metrics", look(folder.rewind_metrics))  # its first change
     monkeypatch.setattr(folder, "write_summary", look(folder.write_summary))  # and its last
     train.train(folder, quiet=True)
-    assert len(locked) == 2
+    assert len(locked) == 3  # the summary is written before the figures and after them
     with RunFolder.open(folder.path).locked():
         pass
 
@@ -229,22 +229,25 @@ def test_where_there_are_no_locks_a_run_is_trained_without(finished, monkeypatch
 
 def test_a_run_of_another_task_or_guider_is_refused_before_its_other_settings_are_looked_at(tmp_path):
     settings = {"run": {"task": "tiger-door", "guider": "gpo-clip"}}
-    RunFolder.create(tmp_path / "run", Experiment.resolve(settings).to_dict())
+    own = RunFolder.create(tmp_path / "run", Experiment.resolve(settings)).experiment
     for asked, message in (
         ({"guider": {"rounds": 3}, "run": {"task": "tiger-door"}}, "unknown setting 'guider.rounds'"),
         ({"guider": {"rounds": 3}, "run": {"guider": "badmm"}}, "is a run with run.guider = gpo-clip, not badmm"),
-        ({"task": {"ring": 1.0}, "run": {"task": "reacher"}}, "is a run with run.task = tiger-door, not reacher"),
+        (
+            {"task": {"ring": [0.05, 0.1]}, "run": {"task": "reacher"}},
+            "is a run with run.task = tiger-door, not reacher",
+        ),
         ({"guider": {"ppo": {"unroll": 9}}}, r"is a run with guider.ppo.unroll = 8, not 9; use a new --out"),
     ):
         with pytest.raises(SettingsError, match=message):
-            resumed(tmp_path / "run", asked)
+            resumed(tmp_path / "run", own.changed(asked))
 
 
 def test_settings_are_the_same_where_they_mean_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"run": {"task": "tiger-door", "guider": "dagger"}, "guider": {"teacher": {"run": "runs/first"}}}
-    RunFolder.create("run", Experiment.resolve(settings).to_dict())
-    assert resumed("run", settings).settings["guider"]["teacher"]["run"] == str(tmp_path / "runs/first")
+    own = RunFolder.create("run", Experiment.resolve(settings)).experiment
+    assert resumed("run", own.changed(settings)).settings["guider"]["teacher"]["run"] == str(tmp_path / "runs/first")
     monkeypatch.chdir("run")
     with pytest.raises(SettingsError, match=r"is a run with guider.teacher.run = .*first, not .*run/runs/first"):
-        resumed("../run", settings)
+        resumed("../run", own.changed(settings))

@@ -12,16 +12,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import mujoco
 import numpy as np
 import pytest
 
+from gps.columns import Column
 from gps.guiders.guider import DivergedError
-from gps.runs import train
+from gps.runs import finish, train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunFolder
+from gps.runs.resume import load
+from gps.runs.train import columns_of
+from gps.tasks.task import Score
 
 TIMES = ("seconds", "iteration_seconds", "compiles")
 SUMMARY_TIMES = ("wall_seconds", "seconds_per_iteration")
@@ -58,7 +63,7 @@ train.train(RunFolder.open(sys.argv[1]), quiet=True)
 @pytest.fixture(autouse=True)
 def quick(shared_programs, monkeypatch, tmp_path):
     """Nothing is drawn, and nothing compiled twice, by the runs of this process."""
-    monkeypatch.setattr(train, "draw", lambda *_: [])
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where a simulation diverges
 
 
@@ -81,7 +86,7 @@ def run_of(tiny, tmp_path_factory, ended):
 
 
 def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
-    _, _, state = train.load(folder)
+    _, _, state = load(folder)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
@@ -251,13 +256,13 @@ def test_evaluations_and_checkpoints_come_when_they_are_due(tiny, tmp_path):
     changes = ("run.iterations=5", "run.evaluate_every=3", "run.checkpoint_every=4")
     folder = RunFolder.create(tmp_path / "run", tiny(*changes))
     train.train(folder, quiet=True)
-    assert ["test_distance_mean" in row for row in folder.read_metrics()] == [False, False, True, False, True]
+    assert ["test_score" in row for row in folder.read_metrics()] == [False, False, True, False, True]
     assert folder.checkpoints.steps() == [4, 5]
 
 
 def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", tiny("run.seed=2"))
-    simulator = train.Experiment.resolve(folder.settings).build().task.simulator
+    simulator = folder.experiment.build().task.simulator
     simulate, simulated = simulator._simulate, 0
 
     def count(doubles, steps):
@@ -275,9 +280,10 @@ def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
     # what evaluations simulate is not counted: one in each iteration and one for the figures, 2 + 4 targets
     assert simulated == 3 * collected + 4 * (6 * 8)
     assert (summary["iterations"], summary["seed"], summary["engine"]) == (3, 2, "mujoco")
-    for name in ("test_distance_mean", "test_distance_max", "train_distance_mean"):
+    for name in ("test_score", "test_score_worst", "train_score", "test_cost", "test_episodes"):
         assert summary[name] == rows[-1][name]
-    assert 0 < summary["test_distance_mean"] < summary["test_distance_max"] < 0.42  # m, the arm's two lengths
+    assert 0 < summary["test_score"] < summary["test_score_worst"] < 42  # cm, the arm's two lengths
+    assert summary["score"] == {"name": "distance", "unit": "cm", "more_is_better": False}
     assert summary["seconds_per_iteration"] == pytest.approx(np.mean([row["iteration_seconds"] for row in rows[1:]]))
     assert summary["wall_seconds"] >= sum(row["iteration_seconds"] for row in rows)
     assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"] < summary["wall_seconds"]
@@ -294,7 +300,7 @@ def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
 def test_samples_that_diverge_are_counted_and_left_out(tiny, tmp_path, shared_programs, monkeypatch):
     """An arm that starts at 100 rad/s gains energy from the integrator until it is beyond all bounds."""
     folder = RunFolder.create(tmp_path / "run", tiny("task.start_noise=100", "run.seed=2"))
-    programs = shared_programs(train.Experiment.resolve(folder.settings).build())
+    programs = shared_programs(folder.experiment.build())
     collect, lost = programs.collect, []
 
     def watch(state, key):
@@ -325,7 +331,7 @@ def test_a_condition_without_a_sound_sample_ends_the_run_in_words(tiny, tmp_path
 def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, shared_programs, monkeypatch):
     """To the same end, where the cause has gone; the checkpoint is of this very iteration, though not due."""
     folder = RunFolder.create(tmp_path / "run", tiny(*LONG))
-    programs = shared_programs(train.Experiment.resolve(folder.settings).build())
+    programs = shared_programs(folder.experiment.build())
     collect = programs.collect
 
     def lose(state, key):
@@ -342,3 +348,19 @@ def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, s
     assert lines(folder.path) == 3
     train.train(folder, quiet=True)
     assert_same_run(folder, run_of(*LONG))
+
+
+def test_a_display_has_the_columns_of_the_guider_and_the_scores_of_the_task():
+    row = {"iteration": 0, "kl": 0.25, "train_score": 1.0, "test_score": 2.0, "test_solved": 4, "learner_return": -9.0}
+    row |= {"learner_return_sampled": -10.0, "steps": 100, "seconds": 1.0}
+    control = {"cost": None, "final_cost": None, "train_contexts": np.zeros((3, 2)), "test_contexts": np.zeros((5, 2))}
+    control["score"] = Score("angle", "rad")
+
+    def shown(**task) -> str:
+        guider = SimpleNamespace(columns=(Column("kl", "KL", ".2f"),), task=SimpleNamespace(**task))
+        return "  ".join(f"{column.title} {column.text(row)} {column.unit}".rstrip() for column in columns_of(guider))
+
+    assert shown() == "iter 1  KL 0.25  learner -9.00  sampled -10.0  steps 100  time 1.0 s"
+    scores = "iter 1  KL 0.25  train 1.00 rad  test 2.00 rad"
+    assert shown(**control) == f"{scores}  steps 100  time 1.0 s"
+    assert shown(**control, solved=None) == f"{scores}  solved 4 of 5  steps 100  time 1.0 s"

@@ -12,9 +12,9 @@ import pytest
 
 from dynamics.rollout import rollout
 from gps.guiders.model_based.badmm import Badmm, BadmmSettings
+from gps.tasks.control_task import episode_cost
 from gps.tasks.episodes import LearnerSettings
 from gps.tasks.mujoco.reacher import PARTIAL, START, Reacher, ReacherSettings, draw_apart, sunflower
-from gps.tasks.task import episode_cost
 
 HORIZON = 7
 

@@ -1,0 +1,88 @@
+"""`gps list`: the tasks, the guiders and the runs that there are. Without --settings, no task or guider is imported."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gps.errors import UserError
+from gps.experiments.lookup import GUIDERS, TASKS, defaults
+from gps.settings import flat, to_dict, unknown
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = commands.add_parser("list", help="the tasks, the guiders and the runs that there are")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a task or a guider: these alone, and no runs")
+    parser.add_argument("--settings", action="store_true", help="with all their settings and defaults")
+    parser.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the lists."""
+    known = {**TASKS, **GUIDERS}
+    for name in options.names:
+        if name not in known:
+            raise unknown("task or guider", name, known)
+    if options.settings and not options.names:
+        from gps.experiments.experiment import RunSettings
+
+        print("runs:")
+        _print_settings(to_dict(RunSettings()), "run.")
+    for kind, entries in (("task", TASKS), ("guider", GUIDERS)):
+        shown = {name: entry for name, entry in entries.items() if name in options.names or not options.names}
+        if shown:
+            print(f"{kind}s:")
+        for name, entry in shown.items():
+            print(f"  {name:{_width(shown)}}{entry.about}")
+            if options.settings:
+                _print_settings(to_dict(entry.load().settings), f"{kind}.")
+                _print_changes(name, dict(entry.model_free))
+    if not options.names:
+        _print_runs(options.runs)
+    return 0
+
+
+def _print_changes(task: str, tables: dict[str, Any]) -> None:
+    """What a task changes of the defaults of guiders, for which of them, and by the names that can be set."""
+    if not tables:
+        return
+    others = " and ".join(name for name in GUIDERS if not defaults(task, name))
+    print(f"      defaults on this task, for every guider that has them but {others}:")
+    _print_settings({name: table for name, table in tables.items() if name != "methods"}, "  ")
+    for guider, table in tables.get("methods", {}).items():
+        print(f"      and for {guider}:")
+        _print_settings(table, "  guider.")
+
+
+def _print_runs(path: str) -> None:
+    runs = sorted(path.parent for path in Path(path).glob("*/config.toml"))
+    print(f"runs in {path}/:" if runs else f"no runs in {path}/")
+    for run in runs:
+        print(f"  {run.name:{_width(run.name for run in runs)}}{_about(run)}")
+
+
+def _width(names: Iterable[str]) -> int:
+    """Of a column of names."""
+    return max(map(len, names)) + 2
+
+
+def _about(path: Path) -> str:
+    from gps.runs.folder import RunFolder
+
+    try:
+        folder = RunFolder.open(path)
+        own, done = folder.settings["run"], len(folder.read_metrics())  # as it stands: nothing is imported for it
+        return f"{own['task']} by {own['guider']}, seed {own['seed']}: {done} of {own['iterations']} iterations"
+    except (UserError, OSError) as error:
+        return f"cannot be read: {error}"  # one bad run does not hide the others
+    except (KeyError, TypeError):
+        return "cannot be read: its config.toml lacks a setting of the table 'run'"
+
+
+def _print_settings(settings: dict, prefix: str) -> None:
+    for name, value in flat(settings, prefix).items():
+        print(f"      {name} = {value}")

@@ -1,0 +1,92 @@
+"""`gps train`: train a learner with the help of a guider, or go on with a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import gps
+from gps.settings import SettingsError, override
+
+GO_ON = "; gps train --resume goes on from the last checkpoint"
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = commands.add_parser("train", help="train a learner with the help of a guider")
+    parser.add_argument("task", help="see gps list")
+    parser.add_argument("--guider", help="see gps list (default: badmm)")
+    parser.add_argument("--engine", help="auto, mujoco or mjx (default: auto)")
+    parser.add_argument("--seed", type=int, help="of all random numbers (default: 0)")
+    parser.add_argument("--iterations", type=int, help="with --resume, how many the run is to have in the end")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as guider.kl_step=0.5")
+    parser.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; impossible combinations of settings are found before the run's folder is made."""
+    from gps.experiments.experiment import Experiment
+
+    asked = settings_of(options, "task", "guider", "engine", "seed", "iterations")
+    experiment = Experiment.resolve(asked)
+    named = experiment.run
+    path = Path(options.out or f"runs/{named.task}-{named.guider}-seed{named.seed}")
+
+    from gps.runs.finish import to_stderr
+    from gps.runs.folder import RunFolder
+    from gps.runs.programs import Programs
+    from gps.runs.resume import resumed
+    from gps.runs.teacher import load_teacher
+    from gps.runs.train import train
+
+    programs = None
+    if options.resume and (path / "config.toml").exists():
+        folder = resumed(path, RunFolder.open(path).experiment.changed(asked))
+    else:
+        programs = Programs(experiment.build(warn=to_stderr))
+        load_teacher(experiment, programs.guider)
+        folder = RunFolder.create(path, experiment)
+    _print_numbers(folder.path, train(folder, started=gps.STARTED, programs=programs))
+    return 0
+
+
+def settings_of(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The settings of a command line: those that --set makes, and in "run" the options of these names that are given.
+
+    Errors:
+        SettingsError where the two contradict each other, besides those of `override`.
+    """
+    asked = override({"run": {}}, options.set)
+    run = asked["run"]
+    for name in names if isinstance(run, dict) else ():  # if it is none, `Experiment.resolve` says so
+        given = getattr(options, name)
+        if given is not None and run.setdefault(name, given) != given:
+            raise SettingsError(f"run.{name} is to be {given}, and {run[name]} by --set: leave one of them out")
+    return asked
+
+
+def _print_numbers(path: Path, summary: dict[str, Any]) -> None:
+    def number(name: str) -> str:
+        return "-" if summary[name] is None else f"{summary[name]:.4g}"  # null: an evaluation diverged
+
+    if "test_score" in summary:
+        score = summary["score"]
+        unit = f" {score['unit']}" if score["unit"] else ""
+        text = (
+            f"test {score['name']} {number('test_score')}{unit} (worst {number('test_score_worst')}), training "
+            f"{number('train_score')}{unit}"
+        )
+        if "test_solved" in summary:
+            text += f"; solved {summary['test_solved']} of {summary['test_episodes']}"
+    else:
+        text = (
+            f"learner's return {number('learner_return')} by its most likely actions, "
+            f"{number('learner_return_sampled')} by sampled ones"
+        )
+    print(
+        f"{path}: {text}, {summary['env_steps']} steps, {summary['iterations']} iterations, "
+        f"{summary['wall_seconds']:.1f} s"
+    )

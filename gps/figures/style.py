@@ -1,0 +1,94 @@
+"""How figures look, made for a two-column paper, how they are saved, and what is read from metrics for them.
+
+Nothing passes through pyplot: no backend is chosen and no setting of the user's changes. What is null, NaN or
+infinite in the metrics is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gps.files import written_whole
+
+Rows = Sequence[Mapping[str, Any]]  # of `RunFolder.read_metrics`
+
+WIDE, NARROW = 7.0, 3.4  # inches: the text and one column of a two-column paper
+BLUE, GREEN, RED, GREY = "#0072B2", "#009E73", "#D55E00", "#6B6B6B"  # after Okabe and Ito: safe for the colour-blind
+COLORS = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)  # in the order of use
+MOST_MARKERS = 40  # a curve with more points is a line without markers
+POINT = 4  # points, the width of a band over one x
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: figures look the same on every machine
+    "font.size": 7,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.5,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 6.5),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    **dict.fromkeys(("xtick.major.width", "ytick.major.width"), 0.6),
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+}
+styled = matplotlib.style.context(["default", STYLE])  # a decorator; on matplotlib's own defaults, not the user's
+
+
+def numbers(rows: Rows, x: str, field: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n M"]]:
+    """Of the n rows with a finite number in `field`: their `x`, and the field with NaN for what is not finite.
+
+    Iterations count from 1, as on the terminal.
+    """
+    found = [(row.get(x), floats(row, field)) for row in rows]
+    found = [(at, values) for at, values in found if at is not None and np.isfinite(values).any()]
+    values = np.stack([values for _, values in found]) if found else np.empty((0, 1))
+    return np.array([at for at, _ in found], float) + (x == "iteration"), np.where(np.isfinite(values), values, np.nan)
+
+
+def floats(row: Mapping[str, Any], field: str) -> np.ndarray:
+    """The numbers of a field, NaN for each that is null."""
+    return np.atleast_1d(np.array(row.get(field), float))  # None becomes NaN
+
+
+def curve(axes: Axes, x, values: Float[np.ndarray, "n M"], middle, *, color: str, line: str, label: str) -> None:
+    """The middle of the M values over x, and their range as a band."""
+    if not len(x):
+        return
+    line = line if len(x) <= MOST_MARKERS else line.strip("os^")
+    line = line if len(x) > 1 or line[0] in "os^" else "o"  # of one point, a line is nothing
+    axes.plot(x, middle(values, axis=1), line, color=color, label=label)
+    if values.shape[1] > 1:
+        low, high = np.nanmin(values, 1), np.nanmax(values, 1)
+        width = 0 if len(x) > 1 else POINT  # the band of one point is a bar
+        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=width, label="their range")
+
+
+@styled
+def save(figure: Figure | None, path: Path) -> list[Path]:
+    """Save a figure as `path` with .png and .pdf; returns the files written, none where there is no figure."""
+    if figure is None:
+        return []
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout is found once and kept for both formats
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+    for file in files:
+        with written_whole(file) as waiting:
+            # Without the date, so that the same metrics give the same bytes.
+            figure.savefig(waiting, format=file.suffix[1:], dpi=200, metadata={"CreationDate": None})
+    return files

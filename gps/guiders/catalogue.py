@@ -1,0 +1,38 @@
+"""The guiders by name. Importing this module imports none of them, and no jax."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gps.entry import Entry
+from gps.guiders.model_free.methods import METHODS
+
+def _defaults(name: str) -> Any:
+    from gps.guiders.model_free.settings import SETTINGS
+
+    return SETTINGS[name]()
+
+
+def _build(name: str, task: Any, settings: Any) -> Any:
+    from gps.guiders.model_free.guider import ModelFree
+
+    return ModelFree(name, task, settings)
+
+
+GUIDERS: dict[str, Entry] = {
+    "badmm": Entry(
+        "gps.guiders.model_based.badmm:BadmmSettings",
+        "gps.guiders.model_based.badmm:badmm",
+        "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian",
+    ),
+    "mdgps": Entry(
+        "gps.guiders.model_based.mdgps:MdgpsSettings",
+        "gps.guiders.model_based.mdgps:mdgps",
+        "mirror descent guided policy search: LQR on fitted dynamics, close to the learner",
+    ),
+    **{
+        name: Entry(functools.partial(_defaults, name), functools.partial(_build, name), method.about)
+        for name, method in METHODS.items()
+    },
+}

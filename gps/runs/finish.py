@@ -1,0 +1,137 @@
+"""The end of a run: its last evaluation, its figures and its summary."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from dynamics.engines import resolve_engine
+from gps.experiments.experiment import Experiment
+from gps.guiders.guider import Guider
+from gps.runs import integrity
+from gps.runs.evaluate import Episodes, Evaluation
+from gps.runs.folder import RunFolder, iteration_seconds
+from gps.runs.programs import Programs
+from gps.tasks.control_task import ControlTask, is_control, step_costs
+from gps.tasks.task import RETURN, Environment
+
+if TYPE_CHECKING:
+    from gps.figures.draw import Simulated
+    from gps.figures.episodes import LearnerEpisodes
+
+SCORES = (
+    *("learner_return", "learner_return_sampled", "episode_length"),
+    *(f"{part}_{what}" for part in ("train", "test") for what in ("score", "solved", "episodes", "cost")),
+    "test_score_worst",
+)
+COUNTED = ("diverged_samples", "failed_solves", "failed_fits", "failed_updates")
+VERSIONS = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax", "numpy")
+
+
+def to_stderr(line: str) -> None:
+    """Tell the user, and leave standard output alone."""
+    print(line, file=sys.stderr)
+
+
+def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:
+    """Write the summary of a run that has all its iterations, and then draw its figures, which can not fail it.
+
+    Errors:
+        As in `draw`, where what was trained is lost.
+    """
+    integrity.check(folder, folder.checkpoints.newest(), folder.experiment.run.first_checkpoint)
+    rows = folder.read_metrics()
+    counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
+    score = guider.task.score if is_control(guider.task) else RETURN
+    summary = {
+        "score": asdict(score),
+        **{name: rows[-1][name] for name in SCORES if name in rows[-1]},
+        "env_steps": rows[-1]["steps"],
+        "iterations": len(rows),
+        "wall_seconds": clock(),
+        "seconds_per_iteration": float(np.median(iteration_seconds(rows))),
+        **({"engine": resolve_engine(experiment.run.engine)} if experiment.simulated else {}),
+        "seed": experiment.run.seed,
+        **counted,
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+    }
+    folder.write_summary(summary)
+    try:
+        draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
+    except Exception as error:
+        to_stderr(f"{folder.path}: no figures: {type(error).__name__}: {error}")
+    summary["wall_seconds"] = clock()  # with the figures
+    folder.write_summary(summary)
+    return summary
+
+
+def final_evaluation(experiment: Experiment, programs: Programs, guider: Guider, state: Any) -> Evaluation | Episodes:
+    """The evaluation that the last row of a run's metrics reports."""
+    key = jax.random.fold_in(jax.random.key(experiment.run.seed), 1)
+    return programs.evaluate(guider.policy(state), key)
+
+
+def draw(
+    folder: RunFolder,
+    task: Environment,
+    evaluation: Evaluation | Episodes,
+    note: Callable[[str], None] = to_stderr,
+) -> list[Path]:
+    """Write a run's figures; a line for each one that fails goes to `note`.
+
+    Errors:
+        RunError where rows of its metrics or all its checkpoints were lost, CheckpointError where none is whole.
+    """
+    integrity.check(folder, folder.checkpoints.newest(), folder.experiment.run.first_checkpoint)
+    from gps.figures.draw import draw_all  # matplotlib takes 2 s to import, and only the end of a run needs it
+
+    acted = simulated = None
+    if isinstance(evaluation, Evaluation):
+        assert is_control(task)
+        acted, simulated = shown_episodes(task, evaluation)
+    return draw_all(folder.read_metrics(), acted, simulated, folder.figures, note)
+
+
+def shown_episodes(task: ControlTask, evaluation: Evaluation) -> tuple[LearnerEpisodes, Simulated]:
+    """What figures show of an evaluation: its test conditions."""
+    from gps.figures.draw import Simulated
+    from gps.figures.episodes import LearnerEpisodes
+
+    count = len(task.train_contexts)
+    test = jax.tree.map(lambda values: values[count:], evaluation)
+    skeleton, target = getattr(task, "skeleton", None), getattr(task, "target", None)
+
+    @jax.jit
+    def derived(states, us, contexts):
+        xs = jax.vmap(jax.vmap(task.control_state))(states)
+        lines = None if skeleton is None else jax.vmap(jax.vmap(skeleton))(xs)
+        return xs, jax.vmap(functools.partial(step_costs, task))(xs, us, contexts), lines
+
+    xs, costs, lines = jax.tree.map(np.asarray, derived(test.states, test.us, task.test_contexts))
+    places = train_places = marks = None
+    if target is not None:
+        train_places, places = (np.asarray(jax.vmap(target)(c)) for c in (task.train_contexts, task.test_contexts))
+        marks = np.pad(places, ((0, 0), (0, 3 - places.shape[1])))
+        train_places, places = train_places[:, :2], places[:, :2]
+    acted = LearnerEpisodes(
+        score=task.score,
+        scores=np.asarray(test.score),
+        solved=None if test.solved is None else np.asarray(test.solved),
+        contexts=np.asarray(task.test_contexts),
+        xs=xs,
+        us=np.asarray(test.us),
+        costs=costs,
+        dt=task.dt,
+        skeletons=lines,
+        targets=places,
+        train_targets=train_places,
+    )
+    return acted, Simulated(task.simulator.model, np.asarray(test.states), marks)

@@ -1,0 +1,117 @@
+"""The tasks by name. Importing this module imports none of them, and no jax."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gps.entry import Entry
+from gps.tasks import presets
+from gps.tasks.external.layouts import PLAYGROUND
+
+
+def _reacher(settings: str, about: str) -> Entry:
+    where = "gps.tasks.mujoco.reacher"
+    return Entry(f"{where}:{settings}", f"{where}:Reacher", about, engines=True, model_free=presets.REACHING)
+
+
+def _doors(task: str, about: str) -> Entry:
+    where = f"gps.tasks.doors.tiger:{task}"
+    return Entry(f"{where}Settings", where, about, model_free=presets.DOORS)
+
+
+def _memory(module: str, settings: str, task: str, about: str, **values: Any) -> Entry:
+    where = f"gps.tasks.memory.{module}"
+    return Entry(f"{where}:{settings}", f"{where}:{task}", about, values=values, model_free=presets.MEMORY)
+
+
+def _autoencode(decks: int) -> Entry:
+    about = f"watch {52 * decks} cards, then name their suits in reverse order"
+    return _memory("cards", "AutoencodeSettings", "Autoencode", about, decks=decks)
+
+
+def _battleship(size: int) -> Entry:
+    about = f"sink ships of 2, 3, 3 and 4 cells on a hidden board of {size} x {size}"
+    return _memory("battleship", "BattleshipSettings", "Battleship", about, board=size)
+
+
+def _count_recall(decks: int, kind: str, about: str) -> Entry:
+    about = f"count {about} in {52 * decks} cards, and say how many of one kind were dealt"
+    return _memory("cards", "CountRecallSettings", "CountRecall", about, decks=decks, kind=kind)
+
+
+def _cartpole(steps: int, noise: float = 0.0) -> Entry:
+    about = f"balance a pole for {steps} steps without seeing velocities"
+    if noise:
+        about = f"balance a pole without seeing velocities, with noise {noise} in position and angle"
+    return _memory("cartpole", "CartPoleSettings", "StatelessCartPole", about, horizon=steps, noise_sigma=noise)
+
+
+def _repeat_previous(decks: int, back: int) -> Entry:
+    about = f"see {52 * decks} cards and name the suit of the one {back - 1} steps back"
+    return _memory("cards", "RepeatPreviousSettings", "RepeatPrevious", about, decks=decks, lag=back)
+
+
+def _brax(about: str, env: str, backend: str = "spring") -> Entry:
+    where = "gps.tasks.external.brax_envs"
+    return Entry(
+        f"{where}:BraxSettings",
+        f"{where}:brax_task",
+        f"Brax: {about}; the learner sees noise and no velocities",
+        values={"env": env, "backend": backend},
+        model_free=presets.BRAX.get(env, presets.locomotion()),
+    )
+
+
+def _playground(env: str) -> Entry:
+    where = "gps.tasks.external.playground_envs"
+    return Entry(
+        f"{where}:PlaygroundSettings",
+        f"{where}:playground_task",
+        f"MuJoCo Playground's {env}; the learner sees noise and no velocities",
+        values={"env": env},
+        model_free=presets.locomotion(),
+    )
+
+
+def _playground_name(env: str) -> str:
+    """The name of the task, such as playground-cartpole-balance for CartpoleBalance."""
+    return "playground-" + re.sub(r"(?<!^)(?=[A-Z])", "-", env).lower()
+
+
+TASKS: dict[str, Entry] = {
+    "reacher": _reacher("ReacherSettings", "a two-link arm reaches for targets in the plane"),
+    "reacher-pomdp": _reacher("PARTIAL", "the same; the learner sees noisy joint angles and no velocities"),
+    "tiger-door": _doors("TigerDoor", "open the door without the tiger, or listen first"),
+    "tiger-door-alt": _doors("TigerDoorAlt", "what is best for who knows is not for who does not"),
+    "autoencode-easy": _autoencode(1),
+    "autoencode-medium": _autoencode(2),
+    "autoencode-hard": _autoencode(3),
+    "battleship-easy": _battleship(8),
+    "battleship-medium": _battleship(10),
+    "battleship-hard": _battleship(12),
+    "count-recall-easy": _count_recall(1, "colors", "colours"),
+    "count-recall-medium": _count_recall(2, "suits", "suits"),
+    "count-recall-hard": _count_recall(4, "ranks", "ranks"),
+    "stateless-cartpole-easy": _cartpole(200),
+    "stateless-cartpole-medium": _cartpole(400),
+    "stateless-cartpole-hard": _cartpole(600),
+    "noisy-stateless-cartpole-easy": _cartpole(200, 0.1),
+    "noisy-stateless-cartpole-medium": _cartpole(200, 0.2),
+    "noisy-stateless-cartpole-hard": _cartpole(200, 0.3),
+    "repeat-previous-easy": _repeat_previous(1, 4),
+    "repeat-previous-medium": _repeat_previous(2, 32),
+    "repeat-previous-hard": _repeat_previous(3, 64),
+    # the backends are those of the GPO paper
+    "brax-ant": _brax("a four-legged body runs", "ant"),
+    "brax-half-cheetah": _brax("a planar body with two legs runs", "halfcheetah"),
+    "brax-humanoid": _brax("a humanoid runs", "humanoid"),
+    "brax-humanoid-standup": _brax("a humanoid stands up", "humanoidstandup"),
+    "brax-inverted-double-pendulum": _brax("a cart balances two poles, one on the other", "inverted_double_pendulum"),
+    "brax-swimmer": _brax("three links swim in the plane", "swimmer", "generalized"),
+    "brax-walker2d": _brax("a planar biped walks", "walker2d", "mjx"),
+    # not among the paper's
+    "brax-inverted-pendulum": _brax("a cart balances a pole", "inverted_pendulum"),
+    "brax-reacher": _brax("a two-link arm reaches for targets", "reacher"),
+    **{_playground_name(env): _playground(env) for env in PLAYGROUND},
+}

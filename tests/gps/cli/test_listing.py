@@ -1,0 +1,64 @@
+"""`gps list`: names, settings and runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from gps.experiments.lookup import GUIDERS
+
+
+def test_the_list_names_what_there_is(said, finished):
+    status, out, errors = said("list", "--settings")
+    assert (status, errors) == (0, [])
+    text = "\n".join(out)
+    for line in ("tasks:", "guiders:", "  reacher ", "  reacher-pomdp ", "  badmm ", "no runs in runs/"):
+        assert f"\n{line}" in f"\n{text}"
+    for setting in ("task.horizon", "task.ring", "guider.samples", "guider.learner.training.updates"):
+        assert re.search(rf"\n +{re.escape(setting)} = \S", text)
+    shutil.copytree(finished, "others/broken")
+    shutil.copytree(finished, "others/run")
+    Path("others/broken/config.toml").write_text('[run]\ntask = "reachr"\n')
+    status, out, errors = said("list", "--runs", "others")
+    assert (status, errors) == (0, [])  # one bad run does not hide the others
+    assert re.fullmatch(r"  broken +cannot be read: its config.toml lacks a setting of the table 'run'", out[-2])
+    assert re.fullmatch(r"  run +reacher by badmm, seed 0: 3 of 3 iterations", out[-1])
+
+
+def test_the_list_can_be_narrowed_to_names(said, finished):
+    status, out, errors = said("list", "tiger-door", "gpo-clip", "--settings", "--runs", ".")
+    assert (status, errors) == (0, [])
+    assert [line for line in out if line[:3].strip()] == [
+        "tasks:",
+        "  tiger-door  open the door without the tiger, or listen first",
+        "guiders:",
+        f"  gpo-clip  {GUIDERS['gpo-clip'].about}",
+    ]
+    assert "      guider.region.size = 0.1" in out
+    assert [line.split()[0] for line in said("list", "ppo", "bc")[1]] == ["guiders:", "ppo", "bc"]
+    assert said("list", "ppo", "tiger-dor")[2][0].startswith(
+        "gps: unknown task or guider 'tiger-dor'; did you mean 'tiger-door'?"
+    )
+
+
+def test_the_list_says_for_which_guiders_a_task_has_defaults_and_how_to_set_them(said):
+    _, out, _ = said("list", "tiger-door", "reacher", "--settings")
+    general = out.index("      defaults on this task, for every guider that has them but badmm and mdgps:", 20)
+    naive = out.index("      and for gpo-naive:")
+    assert general < out.index("        guider.penalty.start = 1.0") < naive
+    assert out[naive + 1 : naive + 3] == [
+        "        guider.ppo.learning_rate = 0.003",
+        "      and for gpo-clip-supervised:",
+    ]
+    assert all(line.startswith(("run.", "guider.")) for line in map(str.strip, out[general:]) if " = " in line)
+
+
+def test_a_run_with_a_long_name_stays_apart_from_what_is_said_of_it(said, finished):
+    name = "a-name-of-more-than-thirty-two-characters"
+    shutil.copytree(finished, f"others/{name}")
+    shutil.copytree(finished, "others/short")
+    assert said("list", "--runs", "others")[1][-2:] == [
+        f"  {name}  reacher by badmm, seed 0: 3 of 3 iterations",
+        f"  {'short':{len(name)}}  reacher by badmm, seed 0: 3 of 3 iterations",
+    ]

@@ -1,0 +1,198 @@
+"""`gps train`: what it refuses, leaves alone and goes on with."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from support.tiny import OPTIONS, TRAIN
+
+from gps.guiders.model_based.badmm import Badmm
+from gps.runs import finish
+from gps.runs.folder import RunFolder
+
+
+def contents(path: Path) -> dict[Path, bytes | None]:
+    return {entry: entry.read_bytes() if entry.is_file() else None for entry in path.rglob("*")}
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkeypatch):
+    monkeypatch.setattr(finish, "draw", drawing)
+    status, out, errors = said(*TRAIN)
+    assert (status, errors) == (0, [])
+    folder = RunFolder.open("runs/reacher-badmm-seed0")
+    assert folder.settings == tiny()
+    summary = folder.read_summary()
+    cm = {name: f"{100 * summary[name]:.2f}" for name in summary if "distance" in name}
+    assert out[-1].startswith(
+        f"runs/reacher-badmm-seed0: test distance {cm['test_distance_mean']} cm (largest {cm['test_distance_max']}), "
+        f"training {cm['train_distance_mean']} cm, 96 steps, 3 iterations, "
+    )
+    assert sum(line.startswith("iter") for line in out) == 3
+    figures = {path.name: path.stat().st_size for path in folder.figures.iterdir()}
+    assert {"learning_curves.png", "learning_curves.pdf", "paths.png", "paths.pdf", "reaching.gif"} <= set(figures)
+    assert min(figures.values()) > 1000
+
+    shutil.rmtree(folder.figures)
+    folder.figures.mkdir()
+    status, out, errors = said("plot", folder.path)
+    assert (status, errors) == (0, [])
+    assert sorted(Path(line).name for line in out) == sorted(figures)
+    assert {path.name: path.stat().st_size for path in folder.figures.iterdir()}.keys() == figures.keys()
+
+    status, out, errors = said("evaluate", folder.path, "--seed", "3")
+    assert (status, errors, len(out)) == (0, [], 2)
+    for line, name, count in ((out[0], "train", 2), (out[1], "test", 4)):
+        assert f"targets ({count})" in line
+        mean, largest = (float(re.search(pattern, line)[1]) for pattern in (r"([\d.]+) cm mean", r"([\d.]+) largest"))
+        assert mean == pytest.approx(100 * summary[f"{name}_distance_mean"], rel=0.1)  # other noise in the start
+        assert mean < largest
+
+    status, out, errors = said("list")
+    assert (status, errors) == (0, [])
+    assert "reacher-badmm-seed0" in out[-1]
+    assert out[-1].endswith("reacher by badmm, seed 0: 3 of 3 iterations")
+
+
+def test_a_run_whose_evaluation_diverges_has_no_number_and_yet_an_end(said, drawing, monkeypatch):
+    """Some test targets start at a speed that the simulation does not survive; training goes on without them."""
+    monkeypatch.setattr(finish, "draw", drawing)
+    status, out, errors = said(*TRAIN, "--set", "task.start_noise=100", "--seed", "5", "--out", "run")
+    assert (status, errors) == (0, [])
+    assert out[-1].startswith("run: test distance - cm (largest -), training ")
+    assert RunFolder.open("run").read_summary()["test_distance_mean"] is None
+
+
+# Mistakes.
+
+IMPOSSIBLE = [
+    ("task.horizon=1", "task: horizon .* 1$"),
+    ("task.horizon=2.5", "'task.horizon' must be an integer, not 2.5"),
+    ("task.train_targets=0", "task: train_targets must be at least 1, not 0"),
+    ("task.ring=[0.2, 0.1]", r"task: ring .* 0\.21, not \(0\.2, 0\.1\)"),
+    ("task.ring=0.2", "'task.ring' must be a list"),
+    ("task.start_noise=nan", "task: start_noise .* nan"),
+    ("guider.samples=1", "guider: samples must be at least 2.* not 1"),
+    ("guider.rounds=0", "guider: rounds must be at least 1, not 0"),
+    ("guider.kl_step=-1", r"guider: kl_step must be positive, not -1\.0"),
+    ("guider.kl_step=nan", "guider: kl_step must be positive, not nan"),
+    ("guider.kl_tolerance=0", r"guider: kl_tolerance must be positive, not 0\.0"),
+    ("guider.penalty=1e9", r"guider: penalty must be between penalty_min = .* and penalty_max = .*, not 1000000000\.0"),
+    ("guider.penalty_min=5.0", r"guider: penalty must be between penalty_min = 5\.0 "),
+    ("guider.sampling=nobody", "guider: .*sampling.*nobody"),
+    ("guider.learner.hidden=[]", "guider.learner: hidden must name at least one positive width"),
+    ("guider.learner.training.updates=0", "guider.learner.training: updates must be .* 0$"),
+    ("run.iterations=0", "run: iterations must be at least 1, not 0"),
+    ("run.seed=-1", "run: seed must be from 0 to 4294967295, not -1"),
+    ("nonsense", "cannot read the assignment 'nonsense'"),
+    ("task=3", "the settings|'task' must be a table"),
+]
+
+
+@pytest.mark.parametrize(("assignment", "words"), IMPOSSIBLE)
+def test_an_impossible_value_is_named_before_anything_is_made(refused, assignment, words):
+    line = refused("train", "reacher", "--set", assignment)
+    assert re.search(words, line), line
+
+
+def test_impossible_combinations_are_named_before_anything_is_made(refused):
+    arguments = ["train", "reacher-pomdp", "--set", "guider.linearization=differentiation", "--out", "run"]
+    line = refused(*arguments)
+    assert "linearization = 'differentiation'" in line
+    assert "reacher-pomdp stacks 6 frames" in line
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(said):
+    Path("file").write_text("mine")
+    status, _, errors = said(*TRAIN, "--out", "file/run")
+    assert (status, len(errors)) == (2, 1)
+    assert "file/run" in errors[0]
+    assert Path("file").read_text() == "mine"
+
+
+# Runs that exist.
+
+
+def test_an_existing_run_is_never_overwritten(said, finished):
+    before = contents(finished)
+    for arguments in ([], ["--seed", "1"], ["--iterations", "9"]):
+        status, _, errors = said(*TRAIN, "--out", finished, *arguments)
+        assert (status, len(errors)) == (2, 1)
+        assert "run exists: continue that run with --resume, or start anew with another --out" in errors[0]
+    assert contents(finished) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(said):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    for arguments in ([], ["--resume"]):
+        status, _, errors = said(*TRAIN, "--out", "mine", *arguments)
+        assert (status, len(errors)) == (2, 1)
+        assert "mine exists and holds something that is no run" in errors[0]
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
+
+
+CHANGES = [
+    (["--seed", "1"], "run.seed = 0, not 1"),
+    (["--engine", "mjx"], "run.engine = mujoco, not mjx"),
+    (["--set", "guider.samples=3"], "guider.samples = 2, not 3"),
+    (["--set", "task.ring=[0.05, 0.19]"], "task.ring = [0.04, 0.2], not [0.05, 0.19]"),
+    (["--set", "run.evaluate_every=2"], "run.evaluate_every = 1, not 2"),
+    (["--iterations", "2"], "3 iterations: ask for more, not 2"),
+]
+
+
+def test_a_resumed_run_keeps_its_settings(said, finished):
+    before = contents(finished)
+    for change, words in CHANGES:
+        status, _, errors = said("train", "reacher", "--resume", "--out", finished, *change)
+        assert (status, len(errors)) == (2, 1), change
+        assert words in errors[0]
+    status, _, errors = said("train", "reacher-pomdp", "--resume", "--out", finished)
+    assert status == 2
+    assert "run.task = reacher, not reacher-pomdp" in errors[0]
+    assert contents(finished) == before
+
+
+def test_a_resumed_run_may_have_more_iterations(said, finished, without_times):
+    """By either way of saying so; it then is the run that had as many from the start."""
+    three = (finished / "metrics.jsonl").read_bytes()
+    assert said("train", "reacher", "--resume", "--out", finished, "--iterations", "4")[0] == 0
+    status, out, _ = said(*TRAIN[:4], *OPTIONS, "--resume", "--out", finished, "--set", "run.iterations = 5")
+    assert status == 0
+    assert any("resumed after iteration 4 of 5" in line for line in out)
+    assert (finished / "metrics.jsonl").read_bytes().startswith(three)
+    assert RunFolder.open(finished).settings["run"]["iterations"] == 5
+    assert RunFolder.open(finished).read_summary()["env_steps"] == 5 * 32
+    assert said(*TRAIN, "--iterations", "5", "--out", "whole")[0] == 0
+    assert without_times(finished) == without_times(Path("whole"))
+
+
+def test_resume_starts_a_run_where_there_is_none(said, finished, without_times):
+    """Also where a kill has left the folder of a run without its settings: the same command always goes on."""
+    Path("killed/checkpoints").mkdir(parents=True)
+    for out in ("new", "killed"):
+        assert said(*TRAIN, "--resume", "--out", out)[0] == 0
+        assert without_times(Path(out)) == without_times(finished)
+
+
+def test_an_interrupted_run_says_how_to_go_on(said, finished, without_times, monkeypatch):
+    check, calls = Badmm.check, []
+
+    def interrupt(guider, samples):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return check(guider, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Badmm, "check", interrupt)
+        status, _, errors = said(*TRAIN, "--out", "stopped")
+    assert status == 130
+    assert errors == ["gps: stopped; gps train --resume goes on from the last checkpoint"]
+    assert RunFolder.open("stopped").checkpoints.steps() == [1, 2]
+    assert said(*TRAIN, "--out", "stopped", "--resume")[0] == 0
+    assert without_times(Path("stopped")) == without_times(finished)

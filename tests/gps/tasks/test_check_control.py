@@ -1,0 +1,126 @@
+"""Mistakes in a control task of one's own: each is one line that names the member and what would be right."""
+
+from __future__ import annotations
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.carts import MOTOR, SLIDE, Cart, model_of
+
+from gps.tasks.check import check_task, require_sound, serious
+from gps.tasks.mujoco.reacher import PARTIAL, Reacher
+from gps.tasks.task import ActionSpace
+
+FREE = SLIDE.replace('name="rail" type="slide" axis="1 0 0"', 'name="float" type="free"')
+FREE_MOTOR = MOTOR.replace('joint="rail"', 'joint="float"').replace('gear="5"', 'gear="5 0 0 0 0 0"')
+
+
+def test_tasks_that_are_what_they_say_pass():
+    """The cart has no skeleton and says nothing of being solved."""
+    assert check_task(Cart()) == []
+    assert check_task(Reacher(PARTIAL, "mujoco")) == []
+
+
+def residual(scale):
+    return {
+        "cost_residual": lambda x, u, t, context: scale * jnp.stack([x[0] - context[0], 0.1 * u[0]]),
+        "final_cost_residual": lambda x, context: jnp.zeros(1),
+    }
+
+
+WRONG = {
+    "observe of the wrong length": (
+        {"frame_size": 3, "observation_size": 3},
+        r"`observe` gives an array of shape \(2,\), and it must be \(3,\) \(frame_size\)",
+    ),
+    "observation size": ({"observation_size": 5}, r"`observation_size` is 5, .* must be history \* frame_size = 2"),
+    "vector cost": (
+        {"cost": lambda x, u, t, context: (x - context) ** 2},
+        r"`cost` gives an array of shape \(2,\), and it must be \(\) \(one number\)",
+    ),
+    "cost(x, u)": (
+        {"cost": lambda x, u: x @ x},
+        r"`cost` must take \(x, u, t, context\), not \(x, u\)",
+    ),
+    "cost that fails": (
+        {"cost": lambda x, u, t, context: x @ u},
+        r"`cost` fails for x \[2\], u \[1\], t \[\], context \[1\]: TypeError: .*dot_general",
+    ),
+    "contexts 1-D": (
+        {"train_contexts": jnp.linspace(0, 1, 4)},
+        r"`train_contexts` must be of shape .*, not \(4,\): .*contexts\[:, None\]",
+    ),
+    "contexts in a list": ({"test_contexts": [[0.1]]}, r"`test_contexts` must be an array .*, not a list"),
+    "contexts of two sizes": ({"test_contexts": jnp.ones((2, 3))}, r"have 3 numbers each, and `train_contexts` 1"),
+    "tested on what is trained": (
+        {"test_contexts": jnp.array([[0.5], [0.3]])},
+        r"`test_contexts` must be disjoint from `train_contexts`, and 1 are in both",
+    ),
+    "nx": ({"nx": 3}, r"`control_state` gives an array of shape \(2,\), and it must be \(3,\) \(nx\)"),
+    "nu": ({"nu": 2, "actions": ActionSpace(2)}, r"`nu` is 2, and the model has 1 actuators: it must be model.nu"),
+    "actions": ({"actions": ActionSpace(2)}, r"`actions` must be ActionSpace\(nu\) = ActionSpace\(1\)"),
+    "score": ({"score": "distance"}, r"`score` must be Score, not 'distance'"),
+    "measure": ({"measure": lambda xs, us, context: xs[:, 0]}, r"`measure` gives an array of shape \(7,\)"),
+    "solved": ({"solved": lambda xs, us, context: xs[-1, 0]}, r"`solved` gives float32, and it must be bool"),
+    "skeleton": ({"skeleton": lambda x: jnp.zeros((2, 3))}, r"`skeleton` .* must be \(points, 2\)"),
+    "one residual": ({"cost_residual": lambda x, u, t, context: x}, r"must both be there, or none"),
+    "other residual": (residual(1.0), r"`cost` must be half the square of `cost_residual`"),
+    "NaN cost": (
+        {"cost": lambda x, u, t, context: jnp.log(-1.0 - x @ x)},
+        r"`cost` is nan at x = \[.*\], and it must be finite",
+    ),
+    "NaN Hessian": (
+        {"final_cost": lambda x, context: jnp.sqrt((x[1] - x[1]) ** 2)},
+        r"`final_cost` has no finite second derivatives at x = .*: .*add a small number under the root",
+    ),
+    "no simulator": ({"simulator": None}, r"`simulator` must be a dynamics.simulator.Simulator"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_each_mistake_is_one_line(what):
+    changes, message = WRONG[what]
+    findings = check_task(Cart(**changes))
+    assert [finding for finding in findings if "\n" in finding] == []
+    assert findings[0].startswith("task cart: ")
+    with pytest.raises(ValueError, match=message):
+        require_sound(Cart(**changes))
+    assert len(findings) == 1, findings
+
+
+def test_the_right_residual_passes():
+    assert check_task(Cart(**residual(np.sqrt(2.0)))) == []
+
+
+def plain(state):
+    return state[1:]
+
+
+WARNED = {
+    "sparse cost": (
+        Cart(cost=lambda x, u, t, context: jnp.where(jnp.abs(x[0] - 9) < 0.1, 0.0, 1.0) + u @ u),
+        r"warning: task cart: `cost` and `final_cost` do not change with x at the start states",
+    ),
+    "a quaternion as it is": (
+        Cart(model_of(FREE, FREE_MOTOR), nx=13, control_state=plain),
+        r"`control_state` holds the quaternion of joint 'float' as it is",
+    ),
+    "a wide control range": (
+        Cart(model_of(actuator=MOTOR.replace("-1 1", "-15 15"))),
+        r"actuator 'push' of `simulator` takes -15 to 15, .* a gear of 15 times its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_what_will_hardly_be_learned_is_a_warning(what):
+    task, message = WARNED[what]
+    (finding,) = require_sound(task)
+    assert re.search(message, finding)
+    assert not serious([finding])
+
+
+def test_the_coordinates_of_a_free_joint_pass():
+    assert check_task(Cart(model_of(FREE, FREE_MOTOR))) == []

@@ -1,0 +1,52 @@
+"""The smallest MuJoCo task: a cart on a rail goes to a place."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from gps.tasks.mujoco_task import MujocoTask
+from gps.tasks.task import Score
+
+XML = """
+<mujoco model="cart">
+  <worldbody>
+    <body name="cart">
+      {joint}
+      <geom type="box" size="0.1 0.1 0.1" mass="1"/>
+      <site name="front" pos="0.1 0 0"/>
+    </body>
+  </worldbody>
+  <actuator>{actuator}</actuator>
+  <sensor><framepos name="place" objtype="site" objname="front"/></sensor>
+</mujoco>
+"""
+SLIDE = '<joint name="rail" type="slide" axis="1 0 0" damping="1"/>'
+MOTOR = '<motor name="push" joint="rail" ctrllimited="true" ctrlrange="-1 1" gear="5"/>'
+
+
+def model_of(joint: str = SLIDE, actuator: str = MOTOR) -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_string(XML.format(joint=joint, actuator=actuator))
+
+
+class Cart(MujocoTask):
+    """x = (position, velocity); the context is where to go. It has no skeleton, and attributes can be replaced."""
+
+    score = Score("offset", "m")
+    start_noise = 0.01
+
+    def __init__(self, model: mujoco.MjModel | None = None, horizon: int = 6, **changes):
+        contexts = np.linspace(-0.5, 0.5, 4)[:, None], np.array([[-0.2], [0.3]])
+        super().__init__(model or model_of(), "mujoco", "cart", contexts, horizon, substeps=10)
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def cost(self, x, u, t, context):
+        return (x[0] - context[0]) ** 2 + 0.01 * (u @ u)
+
+    def observe(self, x, context, noise):
+        return jnp.concatenate([x[:1], context])
+
+    def measure(self, xs, us, context):
+        return jnp.abs(xs[-1, 0] - context[0])
