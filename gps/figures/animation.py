@@ -51,7 +51,7 @@ def tile_pictures(
         for tile, condition in enumerate(conditions):
             corner = (tile % columns * TILE, HEADER + tile // columns * TILE)
             picture.paste(Image.fromarray(tiles[tile, number]), corner)
-            pen.text((corner[0] + 9, corner[1] + TILE - 9), acted.said(condition), 11, PAPER)
+            pen.text((corner[0] + 9, corner[1] + TILE - 9), acted.said(condition), 11)
         pictures.append(picture)
     palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
     return _save([p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures], acted, path)
