@@ -126,8 +126,9 @@ class _Pen:
 
 def _frames(acted: LearnerEpisodes, conditions: np.ndarray) -> list[Image.Image]:
     assert acted.skeletons is not None
-    mechanisms = np.asarray(acted.skeletons, float)[conditions]
-    targets = np.empty((0, 2)) if acted.targets is None else np.asarray(acted.targets, float)[conditions]
+    plane = acted.plane
+    mechanisms = acted.skeletons[conditions][..., plane]
+    targets = np.empty((0, 2)) if acted.targets is None else acted.targets[conditions][:, plane]
     view = view_of(mechanisms, targets)
     tiles = range(len(conditions))
     bodies = np.stack([view.pixels(mechanisms[tile], tile) for tile in tiles])

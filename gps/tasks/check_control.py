@@ -140,6 +140,7 @@ def _members(task) -> Iterator[str]:
         "initial_state": (None if model is None else (1 + model.nq + model.nv + model.na,), "the physics state"),
         "control_state": ((task.nx,), "nx"),
         "observe": ((task.frame_size,), "frame_size"),
+        "target": ((3,), "a place in the world"),
         **dict.fromkeys(("cost", "final_cost", "measure", "solved"), ((), "one number")),
     }
     for name, arguments in {**_ARGUMENTS, **_OPTIONAL}.items():
@@ -163,10 +164,8 @@ def _output(name: str, output: Any, shape: tuple[int, ...] | None, meaning: str)
         yield f"`{name}` must give one array, not {type(output).__name__}"
     elif shape is not None and output.shape != shape:
         yield f"`{name}` gives an array of shape {output.shape}, and it must be {shape} ({meaning})"
-    elif name == "skeleton" and (output.ndim != 2 or output.shape[1] != 2):
-        yield f"`skeleton` gives an array of shape {output.shape}, and it must be (points, 2)"
-    elif name == "target" and output.shape not in ((2,), (3,)):
-        yield f"`target` gives an array of shape {output.shape}, and it must be (2,) or (3,)"
+    elif name == "skeleton" and (output.ndim != 2 or output.shape[1] != 3):
+        yield f"`skeleton` gives an array of shape {output.shape}, and it must be (points, 3)"
     elif name.endswith("residual") and output.ndim != 1:
         yield f"`{name}` gives an array of shape {output.shape}, and it must have one axis"
     elif (output.dtype == bool) != (name == "solved"):

@@ -24,8 +24,8 @@ class ControlTask(Environment, Protocol):
         solved(xs, us, context) -> bool             whether an episode did what was to be done: success rates
         cost_residual(x, u, t, context) -> (r)      with cost = 1/2 |residual|^2 exactly: local models then expand the
         final_cost_residual(x, context) -> (r)      cost by Gauss and Newton, which is never indefinite; both or none
-        skeleton(x) -> (P 2)                        the mechanism as a line in a plane, in m: paths and an animation
-        target(context) -> (2) or (3)               what the skeleton's end is to reach, in m: drawn with them
+        skeleton(x) -> (P 3)                        the mechanism as a line in the world, in m: paths and an animation
+        target(context) -> (3)                      what is to be reached, in m: drawn with them
     """
 
     simulator: Simulator
