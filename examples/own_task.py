@@ -7,7 +7,6 @@ The learner sees cart, load and target in the last three steps, and no velocitie
 Run: python examples/own_task.py
 """
 
-import sys
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -79,4 +78,4 @@ if __name__ == "__main__":
             f"{guider}: {summary['test_score']:.1f} cm, {summary['test_solved']} of {summary['test_episodes']} solved"
         )
         if summary["test_solved"] < 6:
-            sys.exit(f"{guider} solved too few of the test targets")
+            raise SystemExit(f"{guider} solved too few of the test targets")
