@@ -104,7 +104,7 @@ class Rejax:
         """The state before training."""
         return jax.tree.map(jnp.asarray, self.ppo.init_state(key))
 
-    def train(self, state: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
+    def train(self, state: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:
         """Some updates without any evaluation; the state has its own key."""
         return jax.lax.fori_loop(0, self.updates, lambda _, ts: self.ppo.train_iteration(ts), state), {}
 

@@ -51,7 +51,7 @@ def tile_pictures(
         for tile, condition in enumerate(conditions):
             corner = (tile % columns * TILE, HEADER + tile // columns * TILE)
             picture.paste(Image.fromarray(tiles[tile, number]), corner)
-            pen.text((corner[0] + 9, corner[1] + TILE - 9), acted.said(condition), 11, PAPER)
+            pen.text((corner[0] + 9, corner[1] + TILE - 9), acted.said(condition), 11)
         pictures.append(picture)
     palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
     return _save([p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures], acted, path)
@@ -126,8 +126,9 @@ class _Pen:
 
 def _frames(acted: LearnerEpisodes, conditions: np.ndarray) -> list[Image.Image]:
     assert acted.skeletons is not None
-    mechanisms = np.asarray(acted.skeletons, float)[conditions]
-    targets = np.empty((0, 2)) if acted.targets is None else np.asarray(acted.targets, float)[conditions]
+    plane = acted.plane
+    mechanisms = acted.skeletons[conditions][..., plane]
+    targets = np.empty((0, 2)) if acted.targets is None else acted.targets[conditions][:, plane]
     view = view_of(mechanisms, targets)
     tiles = range(len(conditions))
     bodies = np.stack([view.pixels(mechanisms[tile], tile) for tile in tiles])

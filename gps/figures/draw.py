@@ -28,7 +28,6 @@ class Simulated:
 
     model: mujoco.MjModel
     states: Float[np.ndarray, "C T+1 nstate"]
-    targets: Float[np.ndarray, "C 3"] | None  # m
 
 
 def draw_all(
@@ -73,7 +72,7 @@ def animate(acted: LearnerEpisodes, simulated: Simulated | None, path: Path, not
         return []
     why = "the task has no MuJoCo model"
     if simulated is not None:
-        targets = None if simulated.targets is None else simulated.targets[conditions]
+        targets = None if acted.targets is None else acted.targets[conditions]
         try:
             tiles = render(simulated.model, simulated.states[conditions][:, times], targets, animation.TILE)
             return animation.tile_pictures(acted, tiles, path, conditions)

@@ -33,13 +33,21 @@ class LearnerEpisodes:
     us: Float[np.ndarray, "C T nu"]
     costs: Float[np.ndarray, "C T+1"]
     dt: float  # s, from one state to the next
-    skeletons: Float[np.ndarray, "C T+1 P 2"] | None = None  # m, see `ControlTask`
-    targets: Float[np.ndarray, "C 2"] | None = None  # m, what the skeleton's end is to reach
-    train_targets: Float[np.ndarray, "M 2"] | None = None
+    skeletons: Float[np.ndarray, "C T+1 P 3"] | None = None  # m, see `ControlTask`
+    targets: Float[np.ndarray, "C 3"] | None = None  # m, what is to be reached
+    train_targets: Float[np.ndarray, "M 3"] | None = None
 
     def said(self, condition: int) -> str:
         """The score of a condition in words."""
         return f"{self.scores[condition]:.3g} {self.score.unit}".strip()
+
+    @property
+    def plane(self) -> list[int]:
+        """The two of the axes x, y, z along which the skeletons extend most."""
+        assert self.skeletons is not None
+        points = self.skeletons[np.isfinite(self.skeletons).all((1, 2, 3))].reshape(-1, 3)
+        extent = np.ptp(points, axis=0) if len(points) else np.zeros(3)
+        return sorted(np.argsort(-extent, kind="stable")[:2].tolist())
 
     @property
     def order(self) -> np.ndarray:
@@ -123,11 +131,13 @@ def _scores(axes: Axes, acted: LearnerEpisodes, order: np.ndarray) -> None:
 def paths_figure(acted: LearnerEpisodes) -> Figure | None:
     """The plane of the skeleton: the paths of its end, the start, and what was to be reached, by score."""
     assert acted.skeletons is not None
-    skeletons, scores = np.asarray(acted.skeletons, float), np.asarray(acted.scores, float)
+    plane = acted.plane
+    skeletons, scores = acted.skeletons[..., plane], np.asarray(acted.scores, float)
     if not len(scores):
         return None
     figure = Figure(figsize=(NARROW, 3.2), layout="compressed")
-    axes = figure.add_subplot(aspect="equal", xlabel="x (m)", ylabel="y (m)")
+    across, up = ("xyz"[axis] for axis in plane)
+    axes = figure.add_subplot(aspect="equal", xlabel=f"{across} (m)", ylabel=f"{up} (m)")
     axes.grid(False)
     start = skeletons[0, 0]
     around = np.exp(1j * np.linspace(0, 2 * np.pi, 200)) * reach(skeletons)
@@ -137,8 +147,8 @@ def paths_figure(acted: LearnerEpisodes) -> Figure | None:
     axes.add_collection(LineCollection(ends, colors="0.65", linewidths=0.4, label="path of the end"))
     axes.plot(*start.T, "o-", color="0.25", linewidth=3, markersize=4, markerfacecolor="w", label="start")
     if acted.train_targets is not None:
-        axes.plot(*acted.train_targets.T, "x", color="k", markersize=4, label="training target")
-    targets = skeletons[:, -1, -1] if acted.targets is None else np.asarray(acted.targets, float)
+        axes.plot(*acted.train_targets[:, plane].T, "x", color="k", markersize=4, label="training target")
+    targets = skeletons[:, -1, -1] if acted.targets is None else acted.targets[:, plane]
     order = acted.order  # the worst on top
     dots = axes.scatter(
         *targets[order].T,

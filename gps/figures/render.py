@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 PATIENCE = 120.0  # s, for all pictures
-COLOR = (0.84, 0.37, 0.0, 1.0)  # of targets
+COLOR = (0.84, 0.37, 0.0, 0.6)  # of targets
 
 
 class RenderError(RuntimeError):
@@ -33,7 +33,7 @@ def render(
     targets: Float[np.ndarray, "C 3"] | None,
     size: int,
 ) -> UInt8[np.ndarray, "C F size size 3"]:
-    """Pictures of physics states, from the model's first camera or, where it has none, from a free one.
+    """Pictures of physics states, from the model's first camera or, where it has none, from one that sees everything.
 
     Args:
         targets: m, where a ball marks what is to be reached.
@@ -73,28 +73,55 @@ def draw(folder: Path) -> None:
     """The script."""
     model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
     given = np.load(folder / "episodes.npz")
-    states, size = given["states"], int(given["size"])
-    targets = given["targets"]
-    data, camera = mujoco.MjData(model), 0 if model.ncam else -1
+    states, targets, size = given["states"], given["targets"], int(given["size"])
+    data = mujoco.MjData(model)
+    if not model.nlight:  # the light at the camera alone is dim
+        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.45, 0.6
+    camera, extent = _camera(model, data, states, targets)
+    sky = (model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX).any()
     pictures = np.empty((*states.shape[:2], size, size, 3), np.uint8)
     with mujoco.Renderer(model, size, size) as renderer:
         for c, episode in enumerate(states):
             for f, state in enumerate(episode):
-                mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-                mujoco.mj_forward(model, data)
+                _show(model, data, state)
                 renderer.update_scene(data, camera)
                 if len(targets):
-                    _mark(renderer.scene, targets[c], 0.03 * model.stat.extent)
-                pictures[c, f] = renderer.render()
+                    _mark(renderer.scene, targets[c], 0.04 * extent)
+                picture = renderer.render()
+                if not sky:
+                    picture[~picture.any(-1)] = 255  # where nothing is
+                pictures[c, f] = picture
     np.save(folder / "pictures.npy", pictures)
+
+
+def _show(model, data, state) -> None:
+    mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+    mujoco.mj_forward(model, data)
+
+
+def _camera(model, data, states, targets):
+    """The model's first camera, or one that sees all that moves and is to be reached; and the size of that, in m."""
+    places = [targets.reshape(-1, 3)]
+    sizes = model.geom_rbound[:, None] * (model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE)[:, None]
+    for state in states[:, :: max(1, states.shape[1] // 10)].reshape(-1, states.shape[-1]):
+        _show(model, data, state)
+        places += [data.geom_xpos - sizes, data.geom_xpos + sizes]
+    low, high = np.concatenate(places).min(0), np.concatenate(places).max(0)
+    extent = float(np.linalg.norm(high - low))
+    if model.ncam:
+        return 0, extent
+    camera = mujoco.MjvCamera()
+    mujoco.mjv_defaultFreeCamera(model, camera)
+    camera.lookat[:], camera.distance = (low + high) / 2, 1.1 * extent
+    return camera, extent
 
 
 def _mark(scene, place, radius: float) -> None:
     """Add a ball to what is drawn."""
     if scene.ngeom < scene.maxgeom:
-        ball, eye = scene.geoms[scene.ngeom], np.eye(3).ravel()
+        ball, eye, sizes = scene.geoms[scene.ngeom], np.eye(3).ravel(), np.full(3, radius)
         color = np.array(COLOR, np.float32)
-        mujoco.mjv_initGeom(ball, mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, radius), place, eye, color)
+        mujoco.mjv_initGeom(ball, mujoco.mjtGeom.mjGEOM_SPHERE, sizes, place, eye, color)
         scene.ngeom += 1
 
 

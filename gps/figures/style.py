@@ -40,6 +40,8 @@ STYLE = {
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 6.5),
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
     **dict.fromkeys(("xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 1.2),
+    **dict.fromkeys(("xtick.minor.width", "ytick.minor.width"), 0.3),
     "lines.linewidth": 1.2,
     "lines.markersize": 3,
     "legend.frameon": False,

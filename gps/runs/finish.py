@@ -116,11 +116,10 @@ def shown_episodes(task: ControlTask, evaluation: Evaluation) -> tuple[LearnerEp
         return xs, jax.vmap(functools.partial(step_costs, task))(xs, us, contexts), lines
 
     xs, costs, lines = jax.tree.map(np.asarray, derived(test.states, test.us, task.test_contexts))
-    places = train_places = marks = None
-    if target is not None:
-        train_places, places = (np.asarray(jax.vmap(target)(c)) for c in (task.train_contexts, task.test_contexts))
-        marks = np.pad(places, ((0, 0), (0, 3 - places.shape[1])))
-        train_places, places = train_places[:, :2], places[:, :2]
+    train_targets, targets = (
+        None if target is None else np.asarray(jax.vmap(target)(contexts), float)
+        for contexts in (task.train_contexts, task.test_contexts)
+    )
     acted = LearnerEpisodes(
         score=task.score,
         scores=np.asarray(test.score),
@@ -131,7 +130,7 @@ def shown_episodes(task: ControlTask, evaluation: Evaluation) -> tuple[LearnerEp
         costs=costs,
         dt=task.dt,
         skeletons=lines,
-        targets=places,
-        train_targets=train_places,
+        targets=targets,
+        train_targets=train_targets,
     )
-    return acted, Simulated(task.simulator.model, np.asarray(test.states), marks)
+    return acted, Simulated(task.simulator.model, np.asarray(test.states))

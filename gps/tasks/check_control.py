@@ -34,8 +34,6 @@ _ARGUMENTS = {
 }
 _OPTIONAL = {
     "solved": ("xs", "us", "context"),
-    "cost_residual": ("x", "u", "t", "context"),
-    "final_cost_residual": ("x", "context"),
     "skeleton": ("x",),
     "target": ("context",),
 }
@@ -69,8 +67,6 @@ def _attributes(task) -> Iterator[str]:
         yield from _signature(task, name, arguments, required=True)
     for name, arguments in _OPTIONAL.items():
         yield from _signature(task, name, arguments, required=False)
-    if hasattr(task, "cost_residual") != hasattr(task, "final_cost_residual"):
-        yield "`cost_residual` and `final_cost_residual` must both be there, or none of them"
 
 
 def _signature(task, name: str, arguments: tuple[str, ...], required: bool) -> Iterator[str]:
@@ -140,6 +136,7 @@ def _members(task) -> Iterator[str]:
         "initial_state": (None if model is None else (1 + model.nq + model.nv + model.na,), "the physics state"),
         "control_state": ((task.nx,), "nx"),
         "observe": ((task.frame_size,), "frame_size"),
+        "target": ((3,), "a place in the world"),
         **dict.fromkeys(("cost", "final_cost", "measure", "solved"), ((), "one number")),
     }
     for name, arguments in {**_ARGUMENTS, **_OPTIONAL}.items():
@@ -163,12 +160,8 @@ def _output(name: str, output: Any, shape: tuple[int, ...] | None, meaning: str)
         yield f"`{name}` must give one array, not {type(output).__name__}"
     elif shape is not None and output.shape != shape:
         yield f"`{name}` gives an array of shape {output.shape}, and it must be {shape} ({meaning})"
-    elif name == "skeleton" and (output.ndim != 2 or output.shape[1] != 2):
-        yield f"`skeleton` gives an array of shape {output.shape}, and it must be (points, 2)"
-    elif name == "target" and output.shape not in ((2,), (3,)):
-        yield f"`target` gives an array of shape {output.shape}, and it must be (2,) or (3,)"
-    elif name.endswith("residual") and output.ndim != 1:
-        yield f"`{name}` gives an array of shape {output.shape}, and it must have one axis"
+    elif name == "skeleton" and (output.ndim != 2 or output.shape[1] != 3):
+        yield f"`skeleton` gives an array of shape {output.shape}, and it must be (points, 3)"
     elif (output.dtype == bool) != (name == "solved"):
         yield f"`{name}` gives {output.dtype}, and it must be {'bool' if name == 'solved' else 'a float'}"
 
@@ -176,7 +169,6 @@ def _output(name: str, output: Any, shape: tuple[int, ...] | None, meaning: str)
 def _derivatives(task) -> Iterator[str]:
     """Value, slope and curvature of the cost at start states and around them."""
     contexts = task.train_contexts[jnp.arange(STATES) % len(task.train_contexts)]
-    residual = (getattr(task, "cost_residual", None), getattr(task, "final_cost_residual", None))
 
     def at(key, context, away):
         start, moving, acting = jax.random.split(key, 3)
@@ -192,12 +184,10 @@ def _derivatives(task) -> Iterator[str]:
             return task.final_cost(x, context)
 
         found = {"cost": _expanded(stage, both), "final_cost": _expanded(end, x)}
-        squares = [] if residual[0] is None else [0.5 * (residual[0](x, u, 0, context) ** 2).sum()]
-        squares += [] if residual[1] is None else [0.5 * (residual[1](x, context) ** 2).sum()]
-        return x, found, squares, task.observe(x, context, jnp.zeros(task.noise_size))
+        return x, found, task.observe(x, context, jnp.zeros(task.noise_size))
 
     keys, away = jax.random.split(jax.random.key(0), STATES), jnp.arange(STATES) % 2
-    xs, found, squares, seen = jax.tree.map(np.asarray, jax.jit(jax.vmap(at))(keys, contexts, away))
+    xs, found, seen = jax.tree.map(np.asarray, jax.jit(jax.vmap(at))(keys, contexts, away))
     if not np.isfinite(xs).all():
         yield f"`initial_state` must give finite states, not x = {xs[~np.isfinite(xs).all(1)][0].tolist()}"
         return
@@ -215,10 +205,6 @@ def _derivatives(task) -> Iterator[str]:
             "warning: `cost` and `final_cost` do not change with x at the start states: a guider that follows slopes "
             "learns nothing from a sparse cost; add a term that says which way is better"
         )
-    for name, square in zip(("cost", "final_cost"), squares, strict=False):
-        value = found[name][0]
-        if np.any(np.abs(square - value) > 1e-3 * (1 + np.abs(value))):
-            yield f"`{name}` must be half the square of `{name}_residual`: {value[0]:.4g} is not {square[0]:.4g}"
     if not np.isfinite(seen).all():
         yield "`observe` gives numbers that are not finite at the start states"
 

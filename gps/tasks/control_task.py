@@ -22,8 +22,11 @@ class ControlTask(Environment, Protocol):
     A task may have more, and what it lacks is left out:
 
         solved(xs, us, context) -> bool             whether an episode did what was to be done: success rates
-        skeleton(x) -> (P 2)                        the mechanism as a line in a plane, in m: paths and an animation
-        target(context) -> (2) or (3)               what the skeleton's end is to reach, in m: drawn with them
+        skeleton(x) -> (P 3)                        the mechanism as a line in the world, in m: paths and an animation
+        target(context) -> (3)                      what is to be reached, in m: drawn with them
+
+    `cost` and `final_cost` may be a `controllers.expand.LeastSquares`: local models then expand them by Gauss and
+    Newton, which is never indefinite.
     """
 
     simulator: Simulator

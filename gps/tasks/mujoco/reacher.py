@@ -75,13 +75,13 @@ class Reacher(MujocoTask):
         del context
         return jnp.asarray(START), jnp.zeros(2)
 
-    def skeleton(self, x: Float[Array, "4"]) -> Float[Array, "3 2"]:
-        """Shoulder, elbow and fingertip in the plane, in metres."""
-        return self.positions(x, "upper", "lower", "fingertip")[:, :2]
+    def skeleton(self, x: Float[Array, "4"]) -> Float[Array, "3 3"]:
+        """Shoulder, elbow and fingertip, in metres."""
+        return self.positions(x, "upper", "lower", "fingertip")
 
-    def target(self, context: Float[Array, "2"]) -> Float[Array, "2"]:
+    def target(self, context: Float[Array, "2"]) -> Float[Array, "3"]:
         """What the fingertip is to reach, in metres."""
-        return context
+        return jnp.append(context, 0.0)
 
     def point(self, x: Float[Array, "4"]) -> Float[Array, "2"]:
         """Fingertip position in the plane, in metres."""

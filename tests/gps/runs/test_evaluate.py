@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.carts import Cart
 from support.toys import Clock
 
-from gps.runs.evaluate import evaluate_episodes, returns
+from gps.runs.evaluate import Evaluation, evaluate, evaluate_episodes, returns
 from gps.tasks.doors.tiger import LISTEN, TigerDoor, TigerDoorSettings
+from gps.tasks.task import Score
 from policies.distributions import Categorical
 from policies.network import Network, NetworkPolicy
 from policies.normalize import Normalizer
@@ -63,3 +67,59 @@ def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end()
     assert scores["learner_return"] == pytest.approx(0.8, rel=1e-6)
     assert scores["learner_return_sampled"] == pytest.approx(expected, abs=4 * 0.5 / 64)
     assert scores["episode_length"] == 2.0
+
+
+def test_the_numbers_of_a_control_task_are_its_own():
+    """Means, the worst in the score's direction, what was solved of how many; a simulation that diverged has none."""
+
+    class Task:
+        score = Score("height", "m", more_is_better=True)
+        train_contexts = np.zeros((2, 1))
+
+    evaluation = Evaluation(
+        score=jnp.array([1.0, 3.0, 5.0, 2.0, 8.0]),
+        solved=jnp.array([True, False, True, False, True]),
+        cost=jnp.array([1.0, 2.0, 3.0, 4.0, 5.0]),
+        states=jnp.zeros((5, 1, 1)),
+        us=jnp.zeros((5, 0, 1)),
+    )
+    expected = {
+        "learner_return": -4.0,
+        "train_score": 2.0,
+        "train_cost": 1.5,
+        "train_episodes": 2,
+        "train_solved": 1,
+        "test_score": 5.0,
+        "test_cost": 4.0,
+        "test_score_worst": 2.0,
+        "test_episodes": 3,
+        "test_solved": 2,
+    }
+    assert evaluation.scores(Task()) == expected
+    silent = dataclasses.replace(evaluation, solved=None).scores(Task())
+    assert silent == {name: value for name, value in expected.items() if not name.endswith("_solved")}
+    Task.score = Score("distance", "cm")
+    assert evaluation.scores(Task())["test_score_worst"] == 8.0
+
+
+def test_a_simulation_that_diverges_has_no_score_and_solved_nothing():
+    task = Cart(solved=lambda xs, us, context: jnp.ones((), bool), measure=lambda xs, us, context: jnp.zeros(()))
+    start = task.initial_state
+
+    def broken(key, context):
+        return start(key, context) * jnp.where(context[0] > 0, jnp.nan, 1.0)
+
+    task.initial_state = broken
+    evaluation = jax.jit(lambda key: evaluate(task, Idle(), task.test_contexts, key))(jax.random.key(0))
+    np.testing.assert_array_equal(evaluation.score, [0.0, np.nan])
+    np.testing.assert_array_equal(evaluation.solved, [True, False])
+
+
+class Idle(Still):
+    """The same for a cart."""
+
+    def noise(self, key, shape):
+        return jnp.zeros((*shape, 1))
+
+    def act(self, memory, o, noise):
+        return memory, noise

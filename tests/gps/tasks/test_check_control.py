@@ -64,7 +64,8 @@ WRONG = {
     "score": ({"score": "distance"}, r"`score` must be Score, not 'distance'"),
     "measure": ({"measure": lambda xs, us, context: xs[:, 0]}, r"`measure` gives an array of shape \(7,\)"),
     "solved": ({"solved": lambda xs, us, context: xs[-1, 0]}, r"`solved` gives float32, and it must be bool"),
-    "skeleton": ({"skeleton": lambda x: jnp.zeros((2, 3))}, r"`skeleton` .* must be \(points, 2\)"),
+    "skeleton": ({"skeleton": lambda x: jnp.zeros((4, 2))}, r"`skeleton` .* must be \(points, 3\)"),
+    "target": ({"target": lambda context: context}, r"`target` .* must be \(3,\) \(a place in the world\)"),
     "one residual": ({"cost_residual": lambda x, u, t, context: x}, r"must both be there, or none"),
     "other residual": (residual(1.0), r"`cost` must be half the square of `cost_residual`"),
     "NaN cost": (

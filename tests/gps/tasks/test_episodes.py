@@ -133,15 +133,16 @@ def test_the_policys_noise_is_scaled_by_std():
 def test_an_evaluation_measures_the_last_ten_steps():
     policy, contexts = policy_for(TASK), TASK.test_contexts
     evaluation = jax.jit(functools.partial(evaluate, TASK))(policy, contexts, jax.random.key(0))
-    xs = np.asarray(evaluation.xs)
+    xs = np.asarray(evaluation.states)[..., 1:]
     assert xs.shape == (3, HORIZON + 1, 4)
     distances = np.linalg.norm(fingertip(xs) - np.asarray(contexts)[:, None], axis=-1)
-    np.testing.assert_allclose(evaluation.distance, distances[:, -10:].mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(evaluation.score, 100 * distances[:, -10:].mean(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(evaluation.solved, np.asarray(evaluation.score) < 2)
     for i, context in enumerate(contexts):
-        observed = jax.vmap(lambda x, context=context: TASK.observe(x, context, jnp.zeros(0)))(evaluation.xs[i, :-1])
+        observed = jax.vmap(lambda x, context=context: TASK.observe(x, context, jnp.zeros(0)))(xs[i, :-1])
         actions = policy.mean(observed).clip(-1.0, 1.0)
-        stage = [TASK.cost(evaluation.xs[i, t], actions[t], t, context) for t in range(HORIZON)]
-        total = sum(map(float, stage)) + float(TASK.final_cost(evaluation.xs[i, -1], context))
+        stage = [TASK.cost(xs[i, t], actions[t], t, context) for t in range(HORIZON)]
+        total = sum(map(float, stage)) + float(TASK.final_cost(xs[i, -1], context))
         np.testing.assert_allclose(evaluation.cost[i], total, rtol=1e-4)
     starts = xs[:, 0] - np.array([0.0, 1.6, 0.0, 0.0])
     assert len(np.unique(starts, axis=0)) == 3  # each target has its own start
@@ -152,13 +153,14 @@ def test_an_episode_shorter_than_ten_steps_is_measured_whole():
     """The start, which no policy has a say in, does not count."""
     task = Reacher(ReacherSettings(horizon=4, train_targets=1, test_targets=2), "mujoco")
     evaluation = evaluate(task, policy_for(task), task.test_contexts, jax.random.key(0))
-    distances = np.linalg.norm(fingertip(np.asarray(evaluation.xs)) - np.asarray(task.test_contexts)[:, None], axis=-1)
-    np.testing.assert_allclose(evaluation.distance, distances[:, 1:].mean(axis=1), rtol=1e-5)
+    xs = np.asarray(evaluation.states)[..., 1:]
+    distances = np.linalg.norm(fingertip(xs) - np.asarray(task.test_contexts)[:, None], axis=-1)
+    np.testing.assert_allclose(evaluation.score, 100 * distances[:, 1:].mean(axis=1), rtol=1e-5)
 
 
 def test_an_evaluation_is_decided_by_its_key():
     judge = jax.jit(functools.partial(evaluate, PARTIAL_TASK))
     policy, contexts = policy_for(PARTIAL_TASK), PARTIAL_TASK.test_contexts
     one, same, other = (judge(policy, contexts, jax.random.key(seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one.xs, same.xs)
-    assert not np.any(np.asarray(one.distance) == np.asarray(other.distance))
+    np.testing.assert_array_equal(one.states, same.states)
+    assert not np.any(np.asarray(one.score) == np.asarray(other.score))

@@ -64,19 +64,26 @@ def test_the_skeleton_is_where_mujoco_has_the_bodies():
         data.qpos[:] = x[:2]
         mujoco.mj_kinematics(model, data)
         places = [data.body("upper").xpos, data.body("lower").xpos, data.site("fingertip").xpos]
-        skeleton = np.asarray(TASK.skeleton(jnp.asarray(x, jnp.float32)))
-        np.testing.assert_allclose(skeleton, np.array(places)[:, :2], atol=1e-6)
+        np.testing.assert_allclose(TASK.skeleton(jnp.asarray(x, jnp.float32)), places, atol=1e-6)
         np.testing.assert_allclose(TASK.point(jnp.asarray(x, jnp.float32)), places[2][:2], atol=1e-6)
         np.testing.assert_allclose([place[2] for place in places], 0.0, atol=1e-12)  # nothing leaves the plane
 
 
-def test_distance_is_from_the_fingertip_and_has_a_derivative_at_the_target():
-    x = jnp.array([0.3, 1.1, 2.0, -1.0])
-    tip = np.asarray(TASK.skeleton(x))[-1]
-    away = jnp.asarray(tip + np.array([0.03, -0.04]), jnp.float32)
-    np.testing.assert_allclose(TASK.distance(x, away), 0.05, rtol=1e-5)
-    assert TASK.distance(x, jnp.asarray(tip)) < 1e-7
-    np.testing.assert_allclose(jax.grad(TASK.distance)(x, jnp.asarray(tip)), 0.0, atol=1e-2)
+def test_the_score_is_the_distance_over_the_last_ten_steps_in_centimetres():
+    rng = np.random.default_rng(3)
+    xs = jnp.asarray(rng.uniform(-2, 2, (15, 4)), jnp.float32)
+    context = jnp.array([0.05, -0.12])
+    tips = np.stack([TASK.point(x) for x in xs])
+    expected = 100 * np.linalg.norm(tips[-10:] - np.asarray(context), axis=1).mean()
+    us = jnp.zeros((14, 2))
+    np.testing.assert_allclose(TASK.measure(xs, us, context), expected, rtol=1e-5)
+    assert not TASK.solved(xs, us, context)
+    near = jnp.broadcast_to(xs[0], xs.shape)
+    for away, solved in ((0.019, True), (0.021, False)):
+        assert TASK.solved(near, us, TASK.point(xs[0]) + jnp.array([away, 0.0])) == solved
+    # an episode of fewer steps than ten: all but its start, which no policy has a say in
+    expected = 100 * np.linalg.norm(tips[1:5] - np.asarray(context), axis=1).mean()
+    np.testing.assert_allclose(TASK.measure(xs[:5], us[:4], context), expected, rtol=1e-5)
 
 
 def test_the_learner_sees_the_same_when_the_whole_scene_is_turned():
@@ -141,7 +148,7 @@ def test_an_episode_by_hand_is_a_rollout_with_the_same_actions(engine):
     reset, step = jax.jit(task.reset), jax.jit(task.step)
     state = reset(jax.random.key(4))
     context = state.data["context"]
-    states, rewards, dones, metrics = [state.data["state"]], [], [], [state.metrics["distance"]]
+    states, rewards, dones = [state.data["state"]], [], []
     assert (state.reward, state.done) == (0, 0)
     assert context.tolist() in task.train_contexts.tolist()
     for action in actions:
@@ -149,7 +156,6 @@ def test_an_episode_by_hand_is_a_rollout_with_the_same_actions(engine):
         states.append(state.data["state"])
         rewards.append(float(state.reward))
         dones.append(float(state.done))
-        metrics.append(state.metrics["distance"])
     assert dones == [0.0] * (HORIZON - 1) + [1.0]
 
     trajectory = jax.jit(lambda s, us: rollout(task.simulator, lambda m, t, s, u: (m, u), s, us))(states[0], actions)
@@ -162,7 +168,6 @@ def test_an_episode_by_hand_is_a_rollout_with_the_same_actions(engine):
         applied = trajectory.actions[t]
         cost = task.cost(xs[t], applied, t, context) + (t == HORIZON - 1) * task.final_cost(xs[-1], context)
         assert rewards[t] == pytest.approx(-float(cost), rel=1e-5)
-    np.testing.assert_allclose(metrics, [task.distance(x, context) for x in xs], rtol=1e-4)
 
     data = mujoco.MjData(task.simulator.model)
     data.qpos[:], data.qvel[:] = states[0][1:3], states[0][3:5]

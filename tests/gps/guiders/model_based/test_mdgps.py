@@ -357,7 +357,7 @@ def test_the_arm_is_learned():
     learner = LearnerSettings(hidden=(32,), training=regression.Settings(updates=200, batch_size=64))
     guider = Mdgps(task, MdgpsSettings(learner=learner))
     states, _, _ = iterate(guider, 6)
-    judge = jax.jit(lambda policy: evaluate(task, policy, task.train_contexts, jax.random.key(9)).distance.mean())
+    judge = jax.jit(lambda policy: evaluate(task, policy, task.train_contexts, jax.random.key(9)).score.mean())
     first, last = judge(guider.policy(states[0])), judge(guider.policy(states[-1]))
     assert last < 0.2 * first
 
