@@ -25,10 +25,11 @@ import numpy as np
 from timing import machine, measure
 
 from controllers import trust_region
-from gps.guiders.model_based.badmm import Badmm, BadmmSettings
+from gps.guiders.model_based.badmm import BadmmSettings, badmm
 from gps.guiders.model_based.samples import Samples
-from gps.tasks.control_task import episode_cost
-from gps.tasks.episodes import LearnerSettings
+from gps.guiders.model_based.settings import SamplingSettings, TaughtLearnerSettings
+from gps.tasks.control_task import step_costs
+from gps.tasks.task import ActionSpace
 from policies import regression
 
 SIZES = {"nx 10, nu 2": (10, 2), "nx 26, nu 7": (26, 7)}
@@ -54,12 +55,13 @@ def synthetic_task(nx: int, nu: int) -> Any:
     def cost(x, u, t, context):
         return final_cost(x, context) + 0.05 * (u @ u)
 
-    def distance(x, context):
-        return jnp.sqrt(((x[:3] - context) ** 2).sum())
+    def measure(xs, us, context):
+        return jnp.linalg.norm(xs[-1, :3] - context)
 
     numbers = {"name": "synthetic", "nx": nx, "nu": nu, "horizon": T, "frame_size": nx, "noise_size": 0, "history": 1}
-    functions = {"cost": cost, "final_cost": final_cost, "distance": distance, "observe": lambda x, context, noise: x}
-    return SimpleNamespace(**numbers, **functions, train_contexts=contexts)
+    functions = {"cost": cost, "final_cost": final_cost, "measure": measure, "observe": lambda x, context, noise: x}
+    seen = {"observation_size": nx, "privileged_size": 0, "actions": ActionSpace(nu)}
+    return SimpleNamespace(**numbers, **functions, **seen, train_contexts=contexts)
 
 
 def roll_out(task: Any, state: Any, iteration: int) -> Samples:
@@ -77,7 +79,7 @@ def roll_out(task: Any, state: Any, iteration: int) -> Samples:
         drift = np.tanh(x) @ W.T - 0.5 * x + us[-1] @ B.T
         xs.append(x + 0.05 * drift + 0.002 * rng.normal(size=x.shape))
     xs, us = (jnp.asarray(np.stack(a, axis=2), jnp.float32) for a in (xs, us))
-    costs = jax.vmap(jax.vmap(lambda x, u, c: episode_cost(task, x, u, c), (0, 0, None)))(xs, us, task.train_contexts)
+    costs = jax.vmap(jax.vmap(lambda x, u, c: step_costs(task, x, u, c), (0, 0, None)))(xs, us, task.train_contexts)
     return Samples(xs, us, xs[:, :, :-1], costs, jnp.ones((M, N)))
 
 
@@ -101,9 +103,9 @@ class Row:
 def print_rows(name: str, nx: int, nu: int, repeats: int) -> None:
     """All lines for one size."""
     task = synthetic_task(nx, nu)
-    settings = BadmmSettings(samples=N, rounds=4)
-    short = LearnerSettings(training=regression.Settings(updates=1))
-    guider, alone = Badmm(task, settings), Badmm(task, dataclasses.replace(settings, learner=short))
+    settings = BadmmSettings(sampling=SamplingSettings(samples=N), rounds=4)
+    short = TaughtLearnerSettings(training=regression.Settings(updates=1))
+    guider, alone = badmm(task, settings), badmm(task, dataclasses.replace(settings, learner=short))
     key = jax.random.key(0)
     state = jax.jit(guider.init)(key)
     samples = roll_out(task, state, 0)
@@ -114,12 +116,13 @@ def print_rows(name: str, nx: int, nu: int, repeats: int) -> None:
     whole.print(repeats, state, samples, key)
     Row(f"{name}: iteration, guider alone", alone.update, state, samples, key).print(repeats, state, samples, key)
 
-    _, problem, _ = jax.jit(guider.prepare)(state, samples)
-    model, old = jax.tree.map(lambda a: a[0], (problem.models, problem.old))
+    _, prepared, _ = jax.jit(guider.prepare)(state, samples)
+    model, old = jax.tree.map(lambda a: a[0], (prepared.models, prepared.reference))
+    limit = settings.trust_region.kl_step * T
 
     def solve(model, old, eta):
         reference = old.recentred(model.xs[:-1], model.us)
-        return trust_region.solve(model.dynamics, model.cost, reference, settings.kl_step * T, model.initial, eta=eta)
+        return trust_region.solve(model.dynamics, model.cost, reference, limit, model.initial, eta=eta)
 
     lqr = Row(f"{name}: one LQR-with-KL solve", solve, model, old, jnp.ones(()))
     near = lqr.compiled(model, old, jnp.ones(())).eta * 1.2

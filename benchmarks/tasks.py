@@ -15,11 +15,11 @@ import time
 
 import jax
 import jax.numpy as jnp
-from gps.guiders.model_free.roles import choose_distribution
 from timing import machine, row, table
 
 from gps.experiments.experiment import Experiment
 from gps.experiments.lookup import TASKS
+from gps.guiders.learner import choose_distribution
 from gps.settings import SettingsError
 
 

@@ -73,7 +73,7 @@ RUNS = {
 if __name__ == "__main__":
     for guider, settings in RUNS.items():
         settings["run"] |= {"task": "own_task:CRANE", "guider": guider}
-        summary = train.train(RunFolder.create(f"runs/own-task-{guider}", Experiment.resolve(settings).to_dict()))
+        summary = train.train(RunFolder.create(f"runs/own-task-{guider}", Experiment.resolve(settings)))
         print(
             f"{guider}: {summary['test_score']:.1f} cm, {summary['test_solved']} of {summary['test_episodes']} solved"
         )

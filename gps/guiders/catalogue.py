@@ -8,6 +8,7 @@ from typing import Any
 from gps.entry import Entry
 from gps.guiders.model_free.methods import METHODS
 
+
 def _defaults(name: str) -> Any:
     from gps.guiders.model_free.settings import SETTINGS
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from jaxtyping import PRNGKeyArray
 
 from gps.settings import check_at_least, check_one_of
-from gps.tasks.task import Environment, is_control
+from gps.tasks.control_task import is_control
+from gps.tasks.task import Environment
 from policies.distributions import Categorical, Distribution, Gaussian, TanhGaussian
 from policies.network import ACTIVATIONS, Network, NetworkPolicy
 

@@ -198,9 +198,9 @@ class ModelFree:
         policy, before = (state.params, state.normalizers), state.running.memories
         batch, memories = make_batch(networks, self.settings, plan, policy, before, unroll, self.window)
         # the order of sequences in each epoch of each loss, all by one sort of random numbers
-        sizes = (len(plan.losses), ppo.epochs, batch.first.shape[1])
-        draws = jax.random.bits(key, math.prod(sizes)).reshape(sizes)
-        orders = jnp.argsort(draws, axis=-1).reshape(*sizes[:2], ppo.minibatches, -1)
+        losses, sequences = len(plan.losses), batch.first.shape[1]
+        draws = jax.random.bits(key, (losses, ppo.epochs, sequences))
+        orders = jnp.argsort(draws, axis=-1).reshape(losses, ppo.epochs, ppo.minibatches, -1)
         metrics: Metrics = {}
         for terms, order in zip(plan.losses, orders, strict=True):
             state, log = self.minimiser.run(terms, batch, state, order)

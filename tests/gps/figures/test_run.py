@@ -30,9 +30,7 @@ def rows_of(count: int = 4, conditions: int = 3) -> list[dict]:
         row |= {field: rng.normal(5, 3, conditions).tolist() if i else [None] * conditions for field in gains}
         if i % 2 == 0:
             learner = ("train_score", "test_score", "test_score_worst")
-            row |= {
-                field: float(np.exp(rng.normal(-i, 0.5))) for field in (*learner, "train_cost", "test_cost")
-            }
+            row |= {field: float(np.exp(rng.normal(-i, 0.5))) for field in (*learner, "train_cost", "test_cost")}
         rows.append(row)
     return rows
 
