@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from support import oracles
 
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 from gps.guiders.learner import NetworkSettings
@@ -13,9 +12,10 @@ from gps.guiders.model_based.badmm import BadmmSettings, badmm
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.mdgps import MdgpsSettings, mdgps
 from gps.guiders.model_based.settings import SamplingSettings, TaughtLearnerSettings
-from gps.settings import override, to_dict
 from gps.settings import from_dict as settings_from
+from gps.settings import override, to_dict
 from policies import regression
+from support import oracles
 
 SMALL: dict[str, Any] = {"horizon": 6, "train_targets": 3, "test_targets": 4}  # of the arm
 NETWORK = NetworkSettings(hidden=(8,))
