@@ -39,4 +39,4 @@ class Teacher:
 
     def form(self) -> dict[str, Any]:
         """What two guiders must have in common, in words."""
-        return {"task": self.task, "network": self.network, "sizes of observations": self.sizes}
+        return {"task": self.task, "network": self.network, "size of observations": self.sizes}
