@@ -42,7 +42,7 @@ DOORS: Tables = {
         "gpo-naive": {"ppo": {"learning_rate": 3e-3}},
         # Where guiders of both tigers are at the ends of their region, their mean is what the learner does already: it
         # stalls with the forward KL. The reverse KL takes the mean of logits, which goes on.
-        "gpo-clip-supervised": {"imitation": {"kl": "reverse", "shared": False}, "region": {"size": 0.05}},
+        "gpo-clip-supervised": {"imitation": {"kl": "reverse"}, "networks": {"shared": False}, "region": {"size": 0.05}},
     },
 }
 
@@ -54,7 +54,7 @@ MEMORY: Tables = {
         "learner": {"network": {"hidden": [64], "memory": 64}},
         "ppo": {"environments": 64, "unroll": 128, "updates": 4, "minibatches": 4, "learning_rate": 1e-3},
         # What has to be remembered is all that the guider knows better: a learner that remembers can follow it far.
-        "imitation": {"shared": False},
+        "networks": {"shared": False},
         "region": {"form": "ratio", "size": 10.0},
         "follow": {"weight": 0.3},
         "teacher": {"updates": 40},
