@@ -112,7 +112,9 @@ def fit(
     (params, optimizer_state), losses = jax.lax.scan(update, (policy.params, optimizer_state), steps)
     policy = dataclasses.replace(policy, params=params)
     if distribution.free:
-        policy = policy.with_std(_constant_std(targets, settings.std_floor))
+        counted = targets.weights.sum() > 0
+        fitted = policy.with_std(_constant_std(targets, settings.std_floor))
+        policy = jax.tree.map(lambda new, old: jnp.where(counted, new, old), fitted, policy)
     return policy, optimizer_state, losses[-max(1, settings.updates // 10) :].mean()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policies.mlp import GaussianPolicy
 from support import oracles
+from support.policies import gaussian_policy, with_random_weights
 
 from policies.linearize import by_differentiation, by_regression
 
@@ -50,12 +52,11 @@ def test_differentiation_is_the_mean_of_finite_differences():
 def test_differentiation_of_a_network():
     """Through a normaliser and layers, in single precision as it is trained."""
     with jax.enable_x64(False):
-        policy = GaussianPolicy.start(jax.random.key(0), NX, NU, (16,), 0.2)
-        params = jax.tree.map(lambda a: jax.random.normal(jax.random.key(a.size), a.shape), policy.params)
+        policy = with_random_weights(gaussian_policy(jax.random.key(0), NX, NU, (16,)), 1.0)
         seen = policy.normalizer.update(jnp.asarray(5.0 + 3.0 * states()[0], jnp.float32), jnp.ones(T))
-        policy = GaussianPolicy(policy.network, params, seen, policy.std)
+        policy = dataclasses.replace(policy, normalizer=seen)
         x = jnp.array([4.0, 6.0, 5.0, 3.0])
-        ours = by_differentiation(policy.mean, x[None, None], jnp.ones(1), policy.std)
+        ours = by_differentiation(policy.mean, x[None, None], jnp.ones(1), jnp.asarray(STD))
         h = 1e-2
         slopes = [(policy.mean(x + h * e) - policy.mean(x - h * e)) / (2 * h) for e in jnp.eye(NX)]
     np.testing.assert_allclose(ours.K[0], np.stack(slopes, axis=1), atol=2e-3)

@@ -66,7 +66,7 @@ class Method(Protocol):
         ...
 
     def restart(self, duals: Any) -> Any:
-        """The duals where the controller starts anew as the learner."""
+        """The duals where the controller starts anew as the learner; takes those of any number of conditions."""
         ...
 
     def improve(self, condition: Condition, duals: Any) -> TrajectoryStep:

@@ -177,7 +177,7 @@ class ModelBased:
             state,
             controllers=select(evidence.took_over, learner, state.controllers),
             # the duals belonged to a trajectory that is given up
-            duals=select(evidence.took_over, jax.vmap(method.restart)(state.duals), state.duals),
+            duals=select(evidence.took_over, method.restart(state.duals), state.duals),
             step=self._adapt_step(state.step, gained, promised, judged),
             objective=jnp.where(evidence.trusted, actual, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
