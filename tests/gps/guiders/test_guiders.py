@@ -58,6 +58,16 @@ def test_guider_contract(name, task):
     assert {"diverged_samples", "failed_fits" if name in MODEL_BASED else "failed_updates"} <= set(rows[0])
 
 
+def test_every_guider_teaches_the_same_learner():
+    """The same policy down to its parameters, from the same seed and the same settings of the network."""
+    guiders = [build(arm(name, "guider.learner.network.hidden=[8, 8]")) for name in (*MODEL_BASED, "gpo-clip", "ppo")]
+    first, *others = (guider.policy(jax.jit(guider.init)(jax.random.key(4))) for guider in guiders)
+    for other in others:
+        assert (other.network, other.distribution) == (first.network, first.distribution)
+        assert jax.tree.structure(other.params) == jax.tree.structure(first.params)
+        assert same(other.params, first.params)
+
+
 # what is learned, with the settings that gps train takes on this task
 
 
