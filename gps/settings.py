@@ -94,7 +94,10 @@ def _nearest_setting(cls: type, key: str, where: str) -> str:
 def _dotted(cls: type) -> Iterator[str]:
     """The names of all settings in a dataclass of them and in its tables."""
     for name, kind in typing.get_type_hints(cls).items():
-        yield from (f"{name}.{below}" for below in _dotted(kind)) if dataclasses.is_dataclass(kind) else (name,)
+        if dataclasses.is_dataclass(kind):
+            yield from (f"{name}.{below}" for below in _dotted(typing.cast(type, kind)))
+        else:
+            yield name
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A copy of the nested mapping in which assignments such as "guider.trust_region.kl_step=0.1" are made, in their order.
+    """A copy of the nested mapping with assignments such as "guider.trust_region.kl_step=0.1", made in their order.
 
     A value is read as TOML (`3`, `0.1`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as a text, so that
     `run.engine=mjx` needs no quotes. Whether the settings exist is for `from_dict` to say.

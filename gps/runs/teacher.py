@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gps.errors import UserError
 from gps.experiments.experiment import Experiment
 from gps.runs.folder import RunFolder
 from gps.runs.resume import load
@@ -18,25 +19,24 @@ def with_teacher(state: Any, experiment: Experiment, guider: Any) -> Any:
         guider: that of the experiment; see `Guider` on `teacher_run`, `teacher` and `adopt`.
 
     Errors:
-        SettingsError where the other run has no trained privileged policy, or one of another task or network;
-        RunError and CheckpointError where it can not be read.
+        SettingsError where the other run can not be read, has no trained privileged policy, or has one of another task
+        or network.
     """
     path = getattr(guider, "teacher_run", "")
     if not path:
         return state
-    where = f"guider.teacher.run = {path}"
     other: Any
-    theirs, other, trained = load(RunFolder.open(path))
-    if not hasattr(other, "teacher"):
-        raise SettingsError(f"{where}: {other.name} keeps no privileged policy")
     try:
+        theirs, other, trained = load(RunFolder.open(path))
+        if not hasattr(other, "teacher"):
+            raise ValueError(f"{other.name} keeps no privileged policy")
         adopted = guider.adopt(state, other.teacher(trained))
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from error
-    for name, (has, own) in theirs.differences(experiment).items():
-        if name.startswith("task."):
-            raise SettingsError(
-                f"{where} has {name} = {has}, and this run has {own}: what the teacher sees or is rewarded for would "
-                "be another"
-            )
+        for name, (has, own) in theirs.differences(experiment).items():
+            if name.startswith("task."):
+                raise ValueError(
+                    f"it has {name} = {has}, and this run has {own}: what the teacher sees or is rewarded for would be "
+                    "another"
+                )
+    except (UserError, ValueError) as error:
+        raise SettingsError(f"guider.teacher.run = {path}: {error}") from error
     return adopted

@@ -42,7 +42,11 @@ DOORS: Tables = {
         "gpo-naive": {"ppo": {"learning_rate": 3e-3}},
         # Where guiders of both tigers are at the ends of their region, their mean is what the learner does already: it
         # stalls with the forward KL. The reverse KL takes the mean of logits, which goes on.
-        "gpo-clip-supervised": {"imitation": {"kl": "reverse"}, "networks": {"shared": False}, "region": {"size": 0.05}},
+        "gpo-clip-supervised": {
+            "imitation": {"kl": "reverse"},
+            "networks": {"shared": False},
+            "region": {"size": 0.05},
+        },
     },
 }
 
