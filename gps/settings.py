@@ -2,7 +2,7 @@
 
 Settings are nested frozen dataclasses of plain values (int, float, bool, str, tuples of these, other settings),
 each with its check in `__post_init__`. Whatever is wrong with what a user wrote is a `SettingsError` whose
-message names the setting as the user would write it: `guider.kl_step`.
+message names the setting as the user would write it: `guider.learner.network.hidden`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ def from_dict(cls: type[Settings], mapping: Mapping[str, Any], where: str = "") 
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
     for key in mapping:
         if key not in fields:
-            raise SettingsError(f"unknown setting '{_join(where, key)}'; {nearest(str(key), fields)}")
+            raise SettingsError(f"unknown setting '{_join(where, key)}'; {_nearest_setting(cls, str(key), where)}")
     values = {key: _convert(types[key], value, _join(where, key)) for key, value in mapping.items()}
     for name, field in fields.items():
         has_default = not (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
@@ -82,6 +82,22 @@ def from_dict(cls: type[Settings], mapping: Mapping[str, Any], where: str = "") 
         return cls(**values)
     except (ValueError, TypeError) as error:
         raise SettingsError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _nearest_setting(cls: type, key: str, where: str) -> str:
+    """As `nearest`; a setting of that very name in a table below comes first."""
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, cls)) if field.init]
+    below = " or ".join(f"'{_join(where, name)}'" for name in _dotted(cls) if name.endswith(f".{key}"))
+    return f"did you mean {below}? (known: {', '.join(names)})" if below else nearest(key, names)
+
+
+def _dotted(cls: type) -> Iterator[str]:
+    """The names of all settings in a dataclass of them and in its tables."""
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            yield from (f"{name}.{below}" for below in _dotted(typing.cast(type, kind)))
+        else:
+            yield name
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -106,7 +122,7 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A copy of the nested mapping in which assignments such as "guider.kl_step=0.1" are made, in their order.
+    """A copy of the nested mapping with assignments such as "guider.trust_region.kl_step=0.1", made in their order.
 
     A value is read as TOML (`3`, `0.1`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as a text, so that
     `run.engine=mjx` needs no quotes. Whether the settings exist is for `from_dict` to say.
@@ -120,7 +136,7 @@ def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
         keys = [key.strip() for key in name.split(".")]
         if not equals or not all(keys):
             raise SettingsError(
-                f"cannot read the assignment '{assignment}'; write name=value, such as guider.kl_step=0.1"
+                f"cannot read the assignment '{assignment}'; write name=value, such as guider.trust_region.kl_step=0.1"
             )
         table = result
         for depth, key in enumerate(keys[:-1], start=1):

@@ -85,6 +85,23 @@ def shared_programs(monkeypatch, compiled):
     return same_programs
 
 
+@pytest.fixture
+def drawing():
+    """What draws a run's figures, also where `quick` has put it out of use."""
+    from gps.runs import finish
+
+    return finish.draw
+
+
+@pytest.fixture
+def quick(shared_programs, drawing, monkeypatch):
+    """No run draws figures, and nothing is compiled twice; the function that returns the programs of a guider."""
+    from gps.runs import finish
+
+    monkeypatch.setattr(finish, "draw", lambda *_: [])
+    return shared_programs
+
+
 @pytest.fixture(scope="session")
 def arms():
     """The reaching task on each engine."""

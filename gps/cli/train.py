@@ -20,7 +20,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--engine", help="auto, mujoco or mjx (default: auto)")
     parser.add_argument("--seed", type=int, help="of all random numbers (default: 0)")
     parser.add_argument("--iterations", type=int, help="with --resume, how many the run is to have in the end")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as guider.kl_step=0.5")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as guider.trust_region.kl_step=0.5"
+    )
     parser.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     return parser
@@ -38,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.finish import to_stderr
     from gps.runs.folder import RunFolder
     from gps.runs.programs import Programs
-    from gps.runs.resume import resumed
-    from gps.runs.teacher import load_teacher
+    from gps.runs.resume import resumed, shapes_of
+    from gps.runs.teacher import with_teacher
     from gps.runs.train import train
 
     programs = None
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         folder = resumed(path, RunFolder.open(path).experiment.changed(asked))
     else:
         programs = Programs(experiment.build(warn=to_stderr))
-        load_teacher(experiment, programs.guider)
+        with_teacher(shapes_of(programs.guider), experiment, programs.guider)
         folder = RunFolder.create(path, experiment)
     _print_numbers(folder.path, train(folder, started=gps.STARTED, programs=programs))
     return 0

@@ -27,8 +27,8 @@ from gps.runs.finish import to_stderr
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.programs import Programs
 from gps.runs.progress import Clock
-from gps.runs.resume import check, resumable, resumed
-from gps.runs.teacher import load_teacher
+from gps.runs.resume import check, resumable, resumed, shapes_of
+from gps.runs.teacher import with_teacher
 from gps.runs.train import train
 from gps.settings import SettingsError, override, unknown
 from gps.tasks.task import RETURN, Score
@@ -197,7 +197,7 @@ def _check_unfinished(runs: Sequence[Run]) -> None:
     with _named(*runs[0].about):
         guider = experiment.build(warn=to_stderr)
         if not all(run.begun() for run in runs):
-            load_teacher(experiment, guider)
+            with_teacher(shapes_of(guider), experiment, guider)
     for run in runs:
         if run.there():
             check(RunFolder.open(run.path), guider)

@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
-from controllers.ilqr.flatten import Structure
-from controllers.ilqr.solution import Solution
+from controllers.ilqr import Solution
 from gps.figures.axes import fit_scale
 from gps.figures.style import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, styled
 from gps.files import written_whole
@@ -87,8 +86,7 @@ def plot_solution(
 
 def _flat(tree) -> Float[np.ndarray, "T n"]:
     """The components of states or actions over time, in the order of the columns of K."""
-    tree = jax.tree.map(np.asarray, tree)
-    return np.asarray(Structure.of(tree, 1).flatten(tree, 1), float)
+    return np.concatenate([np.reshape(leaf, (len(leaf), -1)) for leaf in jax.tree.leaves(tree)], axis=1, dtype=float)
 
 
 def _names(argument: str, tree, letter: str, given: Sequence[str] | None) -> list[str]:

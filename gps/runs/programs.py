@@ -34,8 +34,8 @@ class Programs:
         self.whole = jax.jit(functools.partial(iterate, guider))
         if is_control(task):
             contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
-            judge = jax.jit(functools.partial(evaluate, task))
-            self._evaluate = lambda policy, key: judge(policy, contexts, key)
+            act = jax.jit(functools.partial(evaluate, task))
+            self._evaluate = lambda policy, key: act(policy, contexts, key)
         else:
             self._evaluate = jax.jit(functools.partial(evaluate_episodes, task))
 

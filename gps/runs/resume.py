@@ -54,6 +54,13 @@ def resumed(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
     return folder
 
 
+def shapes_of(guider: Guider) -> Any:
+    """The shapes of a guider's state: a state restored in the likeness of arrays is bound to their device, and every
+    program is compiled anew for it.
+    """
+    return jax.eval_shape(guider.init, jax.random.key(0))
+
+
 def check(folder: RunFolder, guider: Guider) -> None:
     """Find out whether a run can go on with this guider, without reading its arrays; nothing is changed.
 
@@ -61,7 +68,7 @@ def check(folder: RunFolder, guider: Guider) -> None:
         CheckpointError where there are checkpoints but none is whole, or the state is not of this guider; RunError
         where rows of the metrics or all checkpoints were lost.
     """
-    newest = folder.checkpoints.newest(jax.eval_shape(guider.init, jax.random.key(0)))
+    newest = folder.checkpoints.newest(shapes_of(guider))
     integrity.check(folder, newest, folder.experiment.run.first_checkpoint)
 
 
@@ -74,7 +81,7 @@ def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
     use_compilation_cache()
     experiment = folder.experiment
     guider = experiment.build()
-    restored = folder.checkpoints.restore(jax.eval_shape(guider.init, jax.random.key(0)))
+    restored = folder.checkpoints.restore(shapes_of(guider))
     if restored is None:
         integrity.check(folder, None, experiment.run.first_checkpoint)
         raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")

@@ -4,45 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+from gps.errors import UserError
 from gps.experiments.experiment import Experiment
 from gps.runs.folder import RunFolder
 from gps.runs.resume import load
 from gps.settings import SettingsError
 
 
-def load_teacher(experiment: Experiment, guider: Any) -> Any:
-    """The teacher that a run's guider takes from another run before its first iteration; None where it takes none.
+def with_teacher(state: Any, experiment: Experiment, guider: Any) -> Any:
+    """The state before the first iteration, with the teacher that the guider takes from another run, if it takes one.
 
     Args:
+        state: of the guider, in arrays; or its shapes (`jax.eval_shape`), to find the errors and compute nothing.
         guider: that of the experiment; see `Guider` on `teacher_run`, `teacher` and `adopt`.
 
     Errors:
-        SettingsError where the other run has no trained privileged policy, or one of another task or network;
-        RunError and CheckpointError where it can not be read.
+        SettingsError where the other run can not be read, has no trained privileged policy, or has one of another task
+        or network.
     """
     path = getattr(guider, "teacher_run", "")
     if not path:
-        return None
-    where = f"guider.teacher.run = {path!r}"
-    folder = RunFolder.open(path)
-    differences = folder.experiment.differences(experiment)
-    for name, (theirs, own) in differences.items():
-        if name == "run.task":
-            raise SettingsError(f"{where} has another task: {theirs}, and this run has {own}")
-        if name.startswith("task."):
-            raise SettingsError(
-                f"{where} has {name} = {theirs}, and this run has {own}: what the teacher sees or is rewarded for "
-                "would be another"
-            )
+        return state
     other: Any
-    _, other, state = load(folder)
-    if not hasattr(other, "teacher"):
-        raise SettingsError(f"{where}: {other.name} keeps no privileged policy")
     try:
-        teacher = other.teacher(state)
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from error
-    for name, (theirs, own) in differences.items():
-        if ".network." in name:
-            raise SettingsError(f"{where} has another network: {name} = {theirs}, and this run has {own}")
-    return teacher
+        theirs, other, trained = load(RunFolder.open(path))
+        if not hasattr(other, "teacher"):
+            raise ValueError(f"{other.name} keeps no privileged policy")
+        adopted = guider.adopt(state, other.teacher(trained))
+        for name, (has, own) in theirs.differences(experiment).items():
+            if name.startswith("task."):
+                raise ValueError(
+                    f"it has {name} = {has}, and this run has {own}: what the teacher sees or is rewarded for would be "
+                    "another"
+                )
+    except (UserError, ValueError) as error:
+        raise SettingsError(f"guider.teacher.run = {path}: {error}") from error
+    return adopted

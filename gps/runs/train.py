@@ -19,7 +19,8 @@ from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import Progress
-from gps.runs.teacher import load_teacher
+from gps.runs.resume import shapes_of
+from gps.runs.teacher import with_teacher
 from gps.tasks.control_task import is_control
 
 
@@ -56,13 +57,12 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
 
-    # by shapes: a state restored in the likeness of arrays is bound to their device and compiles everything anew
-    restored = folder.checkpoints.restore(jax.eval_shape(guider.init, beginning))
+    restored = folder.checkpoints.restore(shapes_of(guider))
     integrity.check(folder, restored.step if restored else None, run.first_checkpoint)
     if restored:
         first, state, spent = restored.step, restored.state, restored.meta["seconds"]
     else:
-        first, state, spent = 0, _start(experiment, guider, beginning), 0.0
+        first, state, spent = 0, with_teacher(jax.jit(guider.init)(beginning), experiment, guider), 0.0
     folder.rewind_metrics(first)
 
     began_at = time.time() if started is None else started
@@ -93,13 +93,6 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
                 folder.checkpoints.save(i + 1, state, {"seconds": clock()})
             progress.update(row)
     return finish(folder, experiment, programs, guider, state, clock)
-
-
-def _start(experiment: Experiment, guider: Any, key: Any) -> Any:
-    """The state before the first iteration; with the teacher of another run, if the guider takes one."""
-    teacher = load_teacher(experiment, guider)
-    state = jax.jit(guider.init)(key)
-    return state if teacher is None else guider.adopt(state, teacher)
 
 
 @contextmanager

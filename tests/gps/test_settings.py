@@ -63,6 +63,10 @@ def test_what_is_written_is_what_is_read(tmp_path):
             {"guider": {"dual": {"RATE": 1}}},
             "unknown setting 'guider.dual.RATE'; did you mean 'rate'? (known: rate, bounds)",
         ),
+        (
+            {"guider": {"rate": 1}},
+            "unknown setting 'guider.rate'; did you mean 'guider.dual.rate'? (known: name, iterations, ",
+        ),
         ({"guider": {"zzz": 1}}, "unknown setting 'guider.zzz'; known: name, iterations, widths, dual, clip"),
         ({}, "setting 'seed' is missing and has no default"),
         ({"seed": 1.0}, "setting 'seed' must be an integer, not 1.0 (float)"),

@@ -4,9 +4,8 @@ SETTINGS = [
     "task.horizon=8",
     "task.train_targets=2",
     "task.test_targets=4",
-    "guider.samples=2",
     "guider.rounds=2",
-    "guider.learner.hidden=[8, 8]",
+    "guider.learner.network.hidden=[8, 8]",
     "guider.learner.training.updates=8",
 ]
 OPTIONS = [f"--set={setting}" for setting in SETTINGS]

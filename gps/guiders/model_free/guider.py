@@ -142,13 +142,13 @@ class ModelFree:
         """
         if not self.method.guided or self.method.backtracks:
             raise ValueError(
-                f"this is a run of {self.name}, which keeps no privileged policy: take one of 'ppo-bc' or of a method "
-                "that trains its teacher first"
+                f"{self.name} keeps no privileged policy: take a run of 'ppo-bc' or of a method that trains its "
+                "teacher first"
             )
         if self.trains_teacher and self._early(state):
             raise ValueError(
-                f"this run has had {int(state.updates)} of the {self.settings.teacher.updates} updates of its teacher: "
-                "bring it to its end first (gps train --resume)"
+                f"its teacher has had {int(state.updates)} of {self.settings.teacher.updates} updates: bring that run "
+                "to its end first (gps train --resume)"
             )
         return self._as_teacher(state)
 
@@ -161,10 +161,7 @@ class ModelFree:
         own, other = self._as_teacher(state).form(), teacher.form()
         for what, needed in own.items():
             if needed != other[what]:
-                raise ValueError(
-                    f"guider.teacher.run = {self.teacher_run!r} has another {what}: {other[what]}, and this run has "
-                    f"{needed}"
-                )
+                raise ValueError(f"its teacher has another {what}: {other[what]}, and this run has {needed}")
         params, normalizers = {"guider": teacher.params}, {"guider": teacher.normalizer}
         return dataclasses.replace(state, params=state.params | params, normalizers=state.normalizers | normalizers)
 

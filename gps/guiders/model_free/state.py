@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -39,4 +39,5 @@ class Teacher:
 
     def form(self) -> dict[str, Any]:
         """What two guiders must have in common, in words."""
-        return {"task": self.task, "network": self.network, "size of observations": self.sizes}
+        network = {f"network.{name}": value for name, value in asdict(self.network).items()}
+        return {"task": self.task, **network, "size of observations": self.sizes}

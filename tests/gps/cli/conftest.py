@@ -9,19 +9,12 @@ import pytest
 from support.tiny import TRAIN
 
 from gps.cli.main import main
-from gps.runs import finish
 from gps.runs.folder import RunFolder
 
 
-@pytest.fixture
-def drawing():
-    return finish.draw
-
-
 @pytest.fixture(autouse=True)
-def quick(shared_programs, drawing, monkeypatch, tmp_path):
+def place(quick, monkeypatch, tmp_path):
     """Nothing is drawn, nothing compiled twice; runs/ is made in a folder of the test's own."""
-    monkeypatch.setattr(finish, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
 
 

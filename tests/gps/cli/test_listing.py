@@ -15,7 +15,7 @@ def test_the_list_names_what_there_is(said, finished):
     text = "\n".join(out)
     for line in ("tasks:", "guiders:", "  reacher ", "  reacher-pomdp ", "  badmm ", "no runs in runs/"):
         assert f"\n{line}" in f"\n{text}"
-    for setting in ("task.horizon", "task.ring", "guider.samples", "guider.learner.training.updates"):
+    for setting in ("task.horizon", "task.ring", "guider.sampling.samples", "guider.learner.training.updates"):
         assert re.search(rf"\n +{re.escape(setting)} = \S", text)
     shutil.copytree(finished, "others/broken")
     shutil.copytree(finished, "others/run")

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import tomllib
+from importlib.metadata import EntryPoint
 
 import pytest
+from support.processes import GPS, TESTS, finished, printed
 from support.tiny import TRAIN
 
-from gps.guiders.model_based.badmm import Badmm
-
-SCRIPT = Path(sys.executable).with_name("gps")
+from gps.cli.main import main
+from gps.guiders.model_based.scaffold import ModelBased
 
 
 def test_the_installed_script_is_this_command_line():
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [SCRIPT, "train", "reachr"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["project"]
+    assert EntryPoint("gps", project["scripts"]["gps"], "console_scripts").load() is main
+    done = finished(*GPS, "train", "reachr")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("gps: ")
-    assert "unknown task 'reachr'; did you mean 'reacher'?" in done.stderr
+    assert done.stderr.startswith("gps: run: unknown task 'reachr'; did you mean 'reacher'?")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", ["--help", "list", "train --help", "compare --help", "evaluate --help"])
+def test_names_and_options_are_told_without_what_they_name(arguments):
+    """Which is why they take 0.1 s: jax, mujoco and matplotlib together need 3 s."""
+    code = f"""
+import sys
+from gps.cli.main import main
+try:
+    print("status", main({arguments.split()!r}))
+except SystemExit as error:
+    print("status", error.code)
+print([name for name in ("numpy", "jax", "mujoco", "flax", "matplotlib", "rich", "scipy") if name in sys.modules])
+"""
+    assert printed(code).splitlines()[-2:] == ["status 0", "[]"]
 
 
 UNKNOWN = [
     (["train", "reachr"], "unknown task 'reachr'; did you mean 'reacher'?"),
     (["train", "reacher", "--guider", "bdmm"], "unknown guider 'bdmm'; did you mean 'badmm'?"),
     (["train", "reacher", "--engine", "mujco"], "unknown engine 'mujco'; did you mean 'mujoco'?"),
-    (["train", "reacher", "--set", "guider.smples=3"], "unknown setting 'guider.smples'; did you mean 'samples'?"),
+    (
+        ["train", "reacher", "--set", "guider.sampling.smples=3"],
+        "unknown setting 'guider.sampling.smples'; did you mean 'samples'?",
+    ),
+    (
+        ["train", "reacher", "--set", "guider.kl_step=3"],
+        "unknown setting 'guider.kl_step'; did you mean 'guider.trust_region.kl_step'?",
+    ),
     (["train", "reacher", "--set", "task.horzon=9"], "unknown setting 'task.horzon'; did you mean 'horizon'?"),
     (["train", "reacher", "--set", "run.sed=9"], "unknown setting 'run.sed'; did you mean 'seed'?"),
     (
@@ -74,6 +93,6 @@ def test_a_mistake_of_ours_is_no_mistake_of_the_user(said, monkeypatch):
     def broken(guider, samples):
         raise ValueError("shapes")
 
-    monkeypatch.setattr(Badmm, "check", broken)
+    monkeypatch.setattr(ModelBased, "check", broken)
     with pytest.raises(ValueError, match="shapes"):
         said(*TRAIN, "--out", "run")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.tiny import OPTIONS, TRAIN
 
-from gps.guiders.model_based.badmm import Badmm
+from gps.guiders.model_based.scaffold import ModelBased
 from gps.runs import finish
 from gps.runs.folder import RunFolder
 
@@ -24,16 +24,16 @@ def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkey
     status, out, errors = said(*TRAIN)
     assert (status, errors) == (0, [])
     folder = RunFolder.open("runs/reacher-badmm-seed0")
-    assert folder.settings == tiny()
+    assert folder.experiment == tiny()
     summary = folder.read_summary()
-    cm = {name: f"{100 * summary[name]:.2f}" for name in summary if "distance" in name}
+    cm = {name: f"{summary[name]:.4g}" for name in ("test_score", "test_score_worst", "train_score")}
     assert out[-1].startswith(
-        f"runs/reacher-badmm-seed0: test distance {cm['test_distance_mean']} cm (largest {cm['test_distance_max']}), "
-        f"training {cm['train_distance_mean']} cm, 96 steps, 3 iterations, "
+        f"runs/reacher-badmm-seed0: test distance {cm['test_score']} cm (worst {cm['test_score_worst']}), "
+        f"training {cm['train_score']} cm; solved {summary['test_solved']} of 4, 96 steps, 3 iterations, "
     )
     assert sum(line.startswith("iter") for line in out) == 3
     figures = {path.name: path.stat().st_size for path in folder.figures.iterdir()}
-    assert {"learning_curves.png", "learning_curves.pdf", "paths.png", "paths.pdf", "reaching.gif"} <= set(figures)
+    assert {"learning_curves.png", "learning_curves.pdf", "paths.png", "paths.pdf", "animation.gif"} <= set(figures)
     assert min(figures.values()) > 1000
 
     shutil.rmtree(folder.figures)
@@ -46,10 +46,11 @@ def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkey
     status, out, errors = said("evaluate", folder.path, "--seed", "3")
     assert (status, errors, len(out)) == (0, [], 2)
     for line, name, count in ((out[0], "train", 2), (out[1], "test", 4)):
-        assert f"targets ({count})" in line
-        mean, largest = (float(re.search(pattern, line)[1]) for pattern in (r"([\d.]+) cm mean", r"([\d.]+) largest"))
-        assert mean == pytest.approx(100 * summary[f"{name}_distance_mean"], rel=0.1)  # other noise in the start
-        assert mean < largest
+        assert f"conditions ({count}): distance (cm) " in line
+        mean, worst = (float(re.search(rf"([\d.]+) {word}", line)[1]) for word in ("mean", "worst"))
+        assert mean == pytest.approx(summary[f"{name}_score"], rel=0.1)  # other noise in the start
+        assert mean < worst
+        assert f"; solved {summary[f'{name}_solved']} of {count}; cost " in line
 
     status, out, errors = said("list")
     assert (status, errors) == (0, [])
@@ -62,8 +63,8 @@ def test_a_run_whose_evaluation_diverges_has_no_number_and_yet_an_end(said, draw
     monkeypatch.setattr(finish, "draw", drawing)
     status, out, errors = said(*TRAIN, "--set", "task.start_noise=100", "--seed", "5", "--out", "run")
     assert (status, errors) == (0, [])
-    assert out[-1].startswith("run: test distance - cm (largest -), training ")
-    assert RunFolder.open("run").read_summary()["test_distance_mean"] is None
+    assert out[-1].startswith("run: test distance - cm (worst -), training ")
+    assert RunFolder.open("run").read_summary()["test_score"] is None
 
 
 # Mistakes.
@@ -75,15 +76,18 @@ IMPOSSIBLE = [
     ("task.ring=[0.2, 0.1]", r"task: ring .* 0\.21, not \(0\.2, 0\.1\)"),
     ("task.ring=0.2", "'task.ring' must be a list"),
     ("task.start_noise=nan", "task: start_noise .* nan"),
-    ("guider.samples=1", "guider: samples must be at least 2.* not 1"),
+    ("guider.sampling.samples=1", "guider.sampling: samples must be at least 2.* not 1"),
     ("guider.rounds=0", "guider: rounds must be at least 1, not 0"),
-    ("guider.kl_step=-1", r"guider: kl_step must be positive, not -1\.0"),
-    ("guider.kl_step=nan", "guider: kl_step must be positive, not nan"),
-    ("guider.kl_tolerance=0", r"guider: kl_tolerance must be positive, not 0\.0"),
-    ("guider.penalty=1e9", r"guider: penalty must be between penalty_min = .* and penalty_max = .*, not 1000000000\.0"),
-    ("guider.penalty_min=5.0", r"guider: penalty must be between penalty_min = 5\.0 "),
-    ("guider.sampling=nobody", "guider: .*sampling.*nobody"),
-    ("guider.learner.hidden=[]", "guider.learner: hidden must name at least one positive width"),
+    ("guider.trust_region.kl_step=-1", r"guider.trust_region: kl_step must be positive, not -1\.0"),
+    ("guider.trust_region.kl_step=nan", "guider.trust_region: kl_step must be positive, not nan"),
+    ("guider.trust_region.tolerance=0", r"guider.trust_region: tolerance must be positive, not 0\.0"),
+    (
+        "guider.penalty.start=1e9",
+        r"guider.penalty: start must be between least = .* and largest = .*, not 1000000000\.0",
+    ),
+    ("guider.penalty.least=5.0", r"guider.penalty: start must be between least = 5\.0 "),
+    ("guider.sampling.by=nobody", "guider.sampling: unknown by 'nobody'; known: controllers, learner, both"),
+    ("guider.learner.network.hidden=[]", "guider.learner.network: hidden must name at least one positive width"),
     ("guider.learner.training.updates=0", "guider.learner.training: updates must be .* 0$"),
     ("run.iterations=0", "run: iterations must be at least 1, not 0"),
     ("run.seed=-1", "run: seed must be from 0 to 4294967295, not -1"),
@@ -99,9 +103,9 @@ def test_an_impossible_value_is_named_before_anything_is_made(refused, assignmen
 
 
 def test_impossible_combinations_are_named_before_anything_is_made(refused):
-    arguments = ["train", "reacher-pomdp", "--set", "guider.linearization=differentiation", "--out", "run"]
+    arguments = ["train", "reacher-pomdp", "--set", "guider.learner.linearization=differentiation", "--out", "run"]
     line = refused(*arguments)
-    assert "linearization = 'differentiation'" in line
+    assert "guider.learner.linearization = 'differentiation'" in line
     assert "reacher-pomdp stacks 6 frames" in line
 
 
@@ -138,7 +142,7 @@ def test_a_folder_of_something_else_is_left_alone(said):
 CHANGES = [
     (["--seed", "1"], "run.seed = 0, not 1"),
     (["--engine", "mjx"], "run.engine = mujoco, not mjx"),
-    (["--set", "guider.samples=3"], "guider.samples = 2, not 3"),
+    (["--set", "guider.sampling.samples=3"], "guider.sampling.samples = 2, not 3"),
     (["--set", "task.ring=[0.05, 0.19]"], "task.ring = [0.04, 0.2], not [0.05, 0.19]"),
     (["--set", "run.evaluate_every=2"], "run.evaluate_every = 1, not 2"),
     (["--iterations", "2"], "3 iterations: ask for more, not 2"),
@@ -180,7 +184,7 @@ def test_resume_starts_a_run_where_there_is_none(said, finished, without_times):
 
 
 def test_an_interrupted_run_says_how_to_go_on(said, finished, without_times, monkeypatch):
-    check, calls = Badmm.check, []
+    check, calls = ModelBased.check, []
 
     def interrupt(guider, samples):
         calls.append(None)
@@ -189,7 +193,7 @@ def test_an_interrupted_run_says_how_to_go_on(said, finished, without_times, mon
         return check(guider, samples)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Badmm, "check", interrupt)
+        patch.setattr(ModelBased, "check", interrupt)
         status, _, errors = said(*TRAIN, "--out", "stopped")
     assert status == 130
     assert errors == ["gps: stopped; gps train --resume goes on from the last checkpoint"]

@@ -19,7 +19,7 @@ from gps.comparisons.compare import compare
 from gps.comparisons.statistics import Goals
 from gps.experiments.lookup import GUIDERS
 from gps.guiders.guider import DivergedError
-from gps.guiders.model_based.badmm import Badmm
+from gps.guiders.model_based.scaffold import ModelBased
 from gps.runs import finish
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunExistsError, RunFolder
@@ -118,21 +118,21 @@ def test_more_iterations_go_on_with_the_runs_that_are_there(trained):
 
 
 def test_settings_that_can_be_read_once_are_for_all_runs(trained):
-    mine = {"other": (one for one in ["guider.samples=3"])}
+    mine = {"other": (one for one in ["guider.sampling.samples=3"])}
     compare(("reacher", "reacher-pomdp"), BOTH, 1, settings=(one for one in SMALL), settings_for=mine, out="out")
     for task in ("reacher", "reacher-pomdp"):
         for guider, samples in (("badmm", 2), ("other", 3)):
             settings = RunFolder.open(f"out/{task}-{guider}-seed0").settings
-            assert (settings["run"]["iterations"], settings["guider"]["samples"]) == (3, samples)
+            assert (settings["run"]["iterations"], settings["guider"]["sampling"]["samples"]) == (3, samples)
 
 
 def test_settings_can_be_for_one_guider_or_one_task(trained):
-    only = {"other": ["run.iterations=2", "guider.samples=3"], "reacher-pomdp": ["task.history=4"]}
+    only = {"other": ["run.iterations=2", "guider.sampling.samples=3"], "reacher-pomdp": ["task.history=4"]}
     compared(tasks=("reacher", "reacher-pomdp"), seeds=1, settings_for=only, out="out")
     for task in ("reacher", "reacher-pomdp"):
         for guider, iterations, samples in (("badmm", 3, 2), ("other", 2, 3)):
             settings = RunFolder.open(f"out/{task}-{guider}-seed0").settings
-            assert (settings["run"]["iterations"], settings["guider"]["samples"]) == (iterations, samples)
+            assert (settings["run"]["iterations"], settings["guider"]["sampling"]["samples"]) == (iterations, samples)
             assert settings["task"]["history"] == (1 if task == "reacher" else 4)
 
 
@@ -165,8 +165,12 @@ def refused(error: type[Exception], message: str, trained, *changes, **options) 
 
 
 REFUSED = [
-    (["guider.smples=3"], {}, "^reacher by badmm: unknown setting 'guider.smples'; did you mean 'samples'.*--set-for"),
-    (["guider.samples=1"], {}, "^reacher by badmm: guider: samples must be at least 2.* not 1"),
+    (
+        ["guider.sampling.smples=3"],
+        {},
+        "^reacher by badmm: unknown setting 'guider.*smples'; did you mean 'samples'.*--set-for",
+    ),
+    (["guider.sampling.samples=1"], {}, "^reacher by badmm: guider.sampling: samples must be at least 2.* not 1"),
     (["run.seed=3"], {}, "a comparison chooses run.task, run.guider and run.seed itself"),
     (["run.task=reacher-pomdp"], {}, "a comparison chooses run.task"),
     ([], {"tasks": ("reacher", "reachr")}, "reachr by badmm: .*unknown task 'reachr'; did you mean 'reacher'"),
@@ -175,7 +179,7 @@ REFUSED = [
     ([], {"settings_for": {"othr": []}}, "unknown task or guider of this comparison 'othr'; did you mean 'other'"),
     ([], {"settings_for": {"other": ["nonsense"]}}, "reacher by other: cannot read the assignment 'nonsense'"),
     (
-        ["guider.linearization=differentiation"],
+        ["guider.learner.linearization=differentiation"],
         {"tasks": ("reacher", "reacher-pomdp")},
         "reacher-pomdp by badmm: .*linearization = 'differentiation'.*reacher-pomdp stacks 6 frames",
     ),
@@ -190,7 +194,7 @@ def test_mistakes_are_found_before_anything_is_made(trained, changes, options, m
 def test_runs_with_other_settings_are_left_alone(trained):
     compared(guiders=("other",), seeds=1)
     name = "reacher-other-seed0 is a run with {} = {}, not {}; use a new --out"
-    refused(SettingsError, name.format("guider.samples", 2, 3), trained, "guider.samples=3")
+    refused(SettingsError, name.format("guider.sampling.samples", 2, 3), trained, "guider.sampling.samples=3")
     defaults = [setting for setting in SMALL if not setting.startswith("task.horizon")]  # a default differs as well
     with pytest.raises(SettingsError, match=name.format("task.horizon", 8, 50)):
         compare(["reacher"], BOTH, 2, settings=defaults)
@@ -409,7 +413,7 @@ def test_tasks_with_other_scores_stand_in_one_table(trained, monkeypatch):
 def test_the_command_line_compares_and_says_where(trained, capsys):
     sets = [f"--set={setting}" for setting in SMALL]
     command = ["compare", "reacher", "--guiders", *BOTH, "--seeds", "2", *sets, "--out", "out"]
-    more = ["--iterations", "4", "--set-for", "other", "guider.samples=3", "--threshold", "-5"]
+    more = ["--iterations", "4", "--set-for", "other", "guider.sampling.samples=3", "--threshold", "-5"]
     del command[command.index("--set=run.iterations=3")]
     assert main([*command, *more, "--distance-threshold", "3"]) == 0
     said = capsys.readouterr().out.splitlines()
@@ -419,7 +423,7 @@ def test_the_command_line_compares_and_says_where(trained, capsys):
     (header,) = (line for line in said if line.startswith("| task"))
     assert "steps to return -5" in header
     assert "steps to 3 cm" in header
-    assert RunFolder.open("out/reacher-other-seed0").settings["guider"]["samples"] == 3
+    assert RunFolder.open("out/reacher-other-seed0").settings["guider"]["sampling"]["samples"] == 3
     assert RunFolder.open("out/reacher-other-seed0").settings["run"]["iterations"] == 4
 
     trained.diverging = {"reacher-badmm-seed2"}
@@ -434,7 +438,7 @@ def test_the_command_line_compares_and_says_where(trained, capsys):
 def test_two_seeds_are_trained_stopped_and_gone_on_with(capsys, monkeypatch):
     """A real comparison, with Ctrl-C in the middle of its second run."""
     command = ["compare", "reacher", "--guiders", "badmm", "--seeds", "2", *(f"--set={setting}" for setting in SMALL)]
-    check, calls = Badmm.check, []
+    check, calls = ModelBased.check, []
 
     def interrupt(guider, samples):
         calls.append(None)
@@ -443,7 +447,7 @@ def test_two_seeds_are_trained_stopped_and_gone_on_with(capsys, monkeypatch):
         return check(guider, samples)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Badmm, "check", interrupt)
+        patch.setattr(ModelBased, "check", interrupt)
         assert main([*command, "--out", "out"]) == 130
     assert capsys.readouterr().err == "gps: stopped; the same command goes on from the last checkpoint of each run\n"
     assert main([*command, "--out", "out"]) == 0

@@ -50,10 +50,10 @@ def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end()
     params = jax.tree.map(jnp.zeros_like, network.start(jax.random.key(0), 3))
     layers = params["params"]
     # hidden units 1 and 2 light up where the tiger was heard on the left and on the right
-    layers["Dense_0"]["kernel"] = jnp.asarray([[0.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]])
+    layers["input"]["kernel"] = jnp.asarray([[0.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]])
     layers["head"]["kernel"] = jnp.asarray([[0.0, 0, 0], [0, 9, -3], [9, 0, -3], [0, 0, 0]])
     layers["head"]["bias"] = jnp.asarray([0.0, 0.0, 1.0])
-    policy = NetworkPolicy(network, Categorical(3), (0, 0), params, Normalizer.start(3))
+    policy = NetworkPolicy(network, Categorical(3), params, Normalizer.start(3))
     task = TigerDoor(TigerDoorSettings(listen_cost=0.2))
     episodes = jax.jit(lambda key: evaluate_episodes(task, policy, key))(jax.random.key(1))
     np.testing.assert_allclose(episodes.returned, 0.8, rtol=1e-6)

@@ -8,29 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from support.guided import rows_of, same, tables, trained
+from support.processes import ENVIRONMENT
+from support.toys import Clock
 
+from gps.entry import Entry
 from gps.experiments.experiment import Experiment
-from gps.runs import finish, train
+from gps.experiments.lookup import TASKS
 from gps.runs import folder as run
+from gps.runs import train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.resume import load, resumed
-from gps.settings import SettingsError
+from gps.settings import SettingsError, override, write_toml
+from gps.tasks.doors.tiger import TigerDoorAltSettings
 
 CHANGES = ("run.iterations=4", "run.checkpoint_every=2")
 
 
-@pytest.fixture
-def drawing():
-    return finish.draw
-
-
-@pytest.fixture(autouse=True)
-def quick(shared_programs, drawing, monkeypatch):
-    """Nothing is drawn, and nothing compiled twice."""
-    monkeypatch.setattr(finish, "draw", lambda *_: [])
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +67,41 @@ def rewrite(folder: RunFolder, rows: list[dict]):
 def without_times(rows: list[dict]) -> list[dict]:
     times = ("seconds", "iteration_seconds", "compiles")
     return [{name: value for name, value in row.items() if name not in times} for row in rows]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The toy, whose state holds a random key, as a task by name."""
+    monkeypatch.setitem(TASKS, "clock", Entry(TigerDoorAltSettings(), lambda *_: Clock()))
+
+
+@pytest.mark.parametrize(
+    ("guider", "task", "changes"),
+    [
+        ("gpo-clip", "tiger-door", ()),
+        (
+            "dagger",
+            "clock",
+            ("guider.learner.network.memory=3",),
+        ),  # the teacher is trained to its end between two checkpoints
+    ],
+)
+def test_a_run_that_goes_on_ends_at_the_same_bits(guider, task, changes, quick, clock, tmp_path):
+    settings = tables(guider, task, "run.checkpoint_every=2", *changes)
+    whole = trained(tmp_path / "whole", settings)
+    part = trained(tmp_path / "part", override(settings, ["run.iterations=2"]))
+    write_toml(part.path / "config.toml", Experiment.resolve(settings).to_dict())
+    part = RunFolder.open(part.path)
+    train.train(part, quiet=True)
+    assert same(load(part)[2], load(whole)[2])
+    assert rows_of(part) == rows_of(whole)
+    assert [row["steps"] for row in rows_of(whole)] == [32, 64, 96, 128]
+    assert whole.read_summary()["learner_return"] == rows_of(whole)[-1]["learner_return"]
+    key = jax.random.fold_in(jax.random.key(0), 1)
+    experiment, built, state = load(whole)
+    evaluated = quick(built).evaluate(built.policy(state), key).scores(built.task)
+    assert evaluated["learner_return"] == pytest.approx(rows_of(whole)[-1]["learner_return"], rel=1e-5)
+    assert experiment.run.guider == guider
 
 
 # Metrics.
@@ -183,7 +217,8 @@ with RunFolder.open({str(finished.path)!r}).locked():
     print("locked", flush=True)
     time.sleep(600)
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code]
+    child = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline() == "locked\n"
         refused(finished, tiny, "another process trains .*run: wait for its end, or start anew with another --out")
