@@ -84,8 +84,8 @@ def _recur_forward(h, gates, keep, recurrent, bias):
         h = z * h + (1.0 - z) * n
         return h, (h, r, z, n, share)
 
-    hs, *found = jax.lax.scan(step, h, (gates, keep))[1]
-    return hs, (h, keep, recurrent, hs, found)
+    hs, *opened = jax.lax.scan(step, h, (gates, keep))[1]
+    return hs, (h, keep, recurrent, hs, opened)
 
 
 def _recur_back(saved, changes):

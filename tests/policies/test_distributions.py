@@ -156,3 +156,21 @@ def test_drawn_choices_follow_their_probabilities_and_the_mode_is_the_likeliest(
     assert stats.chisquare(np.bincount(draws, minlength=3), expected).pvalue > 0.01
     assert int(choice.sample(z, jnp.zeros(3))) == 1
     assert int(choice.environment(draws[0])) == int(draws[0])
+
+
+@pytest.mark.parametrize("distribution", GAUSSIANS)
+def test_the_moments_of_an_action_are_exact_to_first_order_in_the_noise(distribution):
+    """Against moments of the environment's action, of draws with a hundredth of the noise."""
+    z = outputs(12, (5,), 4)
+    z[:, :2] *= 0.3  # far from where a Gaussian's actions are clipped
+    noise = 0.01 * np.linspace(-1.0, 1.0, 41)[:, None, None] * np.ones((1, 5, 2), np.float32)
+    actions = distribution.environment(distribution.sample(jnp.asarray(z), jnp.asarray(noise, jnp.float32)))
+    mean, std = distribution.action_moments(jnp.asarray(z))
+    np.testing.assert_allclose(actions[20], mean, atol=1e-6)
+    np.testing.assert_allclose((actions[-1] - actions[0]) / 0.02, std, rtol=1e-3)
+
+
+def test_the_nearest_mean_action_is_one_that_there_can_be():
+    u = jnp.asarray([-3.0, 0.3, 1.2])
+    np.testing.assert_array_equal(Gaussian(3).within(u), u)
+    np.testing.assert_allclose(TanhGaussian(3).within(u), [-1.0, 0.3, 1.0])

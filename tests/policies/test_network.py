@@ -37,7 +37,7 @@ def sigmoid(x):
 def reference_step(params, h, x):
     """One step of one environment, gate by gate."""
     layers = params["params"]
-    x = jnp.tanh(x @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"])
+    x = jnp.tanh(x @ layers["input"]["kernel"] + layers["input"]["bias"])
     gru = layers["GRU_0"]
     W, b, U = gru["input"]["kernel"], gru["input"]["bias"], gru["recurrent"]
     gate = {name: slice(i * WIDTH, (i + 1) * WIDTH) for i, name in enumerate("rzn")}
@@ -84,14 +84,16 @@ def test_gradients_are_those_of_a_plain_loop(params, sequence):
     def loss(apply):
         return lambda params, h, x: (weights * apply(params, h, x, FIRST)[1] ** 2).sum()
 
-    found = jax.grad(loss(lambda p, h, x, f: NETWORK.apply(p, h, x, jnp.asarray(f))), argnums=(0, 1, 2))(params, h, x)
+    gradients = jax.grad(loss(lambda p, h, x, f: NETWORK.apply(p, h, x, jnp.asarray(f))), argnums=(0, 1, 2))(
+        params, h, x
+    )
     expected = jax.grad(loss(reference), argnums=(0, 1, 2))(params, h, x)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
         assert float(jnp.abs(other).max()) > 0
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
     # nothing passes a reset: the first environment's memory is dropped at once, the others' counts
-    assert not found[1][0].any()
-    assert found[1][1:].any(axis=-1).all()
+    assert not gradients[1][0].any()
+    assert gradients[1][1:].any(axis=-1).all()
 
 
 def test_windows_that_start_from_stored_memories_give_the_whole_sequence(params, sequence):
@@ -125,7 +127,7 @@ def test_without_memory_a_network_is_its_layers_and_steps_are_apart(activation, 
     x = generator.normal(size=(4, 2, 2)).astype(np.float32)
     memories, z = network.apply(params, jnp.zeros((2, 0)), jnp.asarray(x), jnp.zeros((4, 2), bool))
     h = x.astype(float)
-    for name in ("Dense_0", "Dense_1", "head"):
+    for name in ("input", "dense_1", "head"):
         h = h @ np.asarray(params["params"][name]["kernel"]) + np.asarray(params["params"][name]["bias"])
         h = h if name == "head" else function(h)
     np.testing.assert_allclose(z, h, atol=1e-5)
@@ -146,8 +148,8 @@ def test_a_policy_acts_step_by_step_as_its_network_over_the_episode(distribution
     generator = np.random.default_rng(6)
     seen = jnp.asarray(generator.normal(2.0, 3.0, size=(30, 2)), jnp.float32)
     normalizer = Normalizer.start(2).update(seen, jnp.ones(30))
-    params = jax.tree.map(lambda p: 3.0 * p, network.start(jax.random.key(6), 6))
-    policy = NetworkPolicy(network, distribution, (3, 1), params, normalizer)
+    params = jax.tree.map(lambda p: 3.0 * p, network.start(jax.random.key(6), 2))
+    policy = NetworkPolicy(network, distribution, params, normalizer)
 
     memory, actions = policy.start_memory(), []
     noises = policy.noise(jax.random.key(7), (5,))
@@ -155,8 +157,7 @@ def test_a_policy_acts_step_by_step_as_its_network_over_the_episode(distribution
         memory, action = policy.act(memory, o, noise)
         actions.append(action)
     mean, deviation = np.asarray(seen).mean(0), np.asarray(seen).std(0)
-    x = np.zeros((5, 1, 6), np.float32)
-    x[:, 0, 3:5] = (np.asarray(seen[:5]) - mean) / deviation
+    x = ((np.asarray(seen[:5]) - mean) / deviation)[:, None]
     hs, z = network.apply(params, jnp.zeros((1, WIDTH)), jnp.asarray(x), jnp.zeros((5, 1), bool))
     np.testing.assert_allclose(memory, hs[-1, 0], atol=1e-5)
     expected = distribution.environment(distribution.sample(z[:, 0], noises))
@@ -165,3 +166,76 @@ def test_a_policy_acts_step_by_step_as_its_network_over_the_episode(distribution
     still = policy.act(policy.start_memory(), seen[0], jnp.zeros_like(noises[0]))[1]
     mode = distribution.environment(distribution.sample(z[0, 0], jnp.zeros_like(noises[0])))
     np.testing.assert_allclose(still, mode, atol=1e-5)
+    np.testing.assert_allclose(policy.along(seen[:5]), z[:, 0], atol=1e-5)
+
+
+# side inputs: what a guider sees and a learner does not
+
+
+SIDE = 2
+
+
+@pytest.fixture(scope="module")
+def sided():
+    """Parameters with side inputs, and side inputs for a sequence."""
+    fresh, generator = NETWORK.start(jax.random.key(0), N_IN, SIDE), np.random.default_rng(9)
+    bent = jax.tree.map(lambda p: p + jnp.asarray(0.3 * generator.normal(size=p.shape), jnp.float32), fresh)
+    return bent, jnp.asarray(generator.normal(size=(L, B, SIDE)), jnp.float32)
+
+
+def test_side_inputs_are_added_to_what_the_first_layer_makes_of_the_others(sided, sequence):
+    """A network of x and side inputs side by side, whose first weights are the two matrices one above the other."""
+    params, side = sided
+    h, x = sequence
+    layers = params["params"]
+    stacked = jnp.concatenate([layers["input"]["kernel"], layers["side"]["kernel"]])
+    joint = {"params": {**layers, "input": {"kernel": stacked, "bias": layers["input"]["bias"]}}}
+    memories, z = NETWORK.run(params, h, x, jnp.asarray(FIRST), side)
+    expected, outputs = reference(joint, h, jnp.concatenate([x, side], axis=-1), FIRST)
+    np.testing.assert_allclose(memories, expected, atol=1e-5)
+    np.testing.assert_allclose(z, outputs, atol=1e-5)
+
+
+def test_who_does_not_see_side_inputs_is_the_network_without_them(sided, sequence):
+    params, side = sided
+    h, x = sequence
+    first = jnp.asarray(FIRST)
+    z = NETWORK.run(NETWORK.without_side(params), h, x, first)[1]
+    np.testing.assert_allclose(NETWORK.run(params, h, x, first, jnp.zeros_like(side))[1], z, atol=1e-6)
+    assert float(jnp.abs(NETWORK.run(params, h, x, first, side)[1] - z).max()) > 0.1
+    # parameters that ignore side inputs, whatever these are
+    blind = NETWORK.with_blind_side(NETWORK.without_side(params), SIDE)
+    np.testing.assert_allclose(NETWORK.run(blind, h, x, first, side)[1], z, atol=1e-6)
+    assert jax.tree.map(jnp.shape, blind) == jax.tree.map(jnp.shape, params)
+
+
+def test_a_fresh_network_starts_alike_with_and_without_side_inputs():
+    one, other = NETWORK.start(jax.random.key(0), N_IN), NETWORK.start(jax.random.key(0), N_IN, SIDE)
+    assert jnp.any(other["params"]["side"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, NETWORK.without_side(other), one)
+
+
+def test_a_rescaled_network_is_the_same_function_of_what_was_not_yet_normalised(params, sequence):
+    """Also where an input was constant before, and of a policy; memory and all."""
+    h, raw = sequence
+    generator = np.random.default_rng(10)
+    seen = jnp.asarray(generator.normal(1.0, 3.0, size=(30, N_IN)), jnp.float32).at[:, 2].set(5.0)
+    old = Normalizer.start(N_IN).update(seen, jnp.ones(30))
+    new = old.update(jnp.asarray(generator.normal(-2.0, 0.5, size=(50, N_IN)), jnp.float32), jnp.ones(50))
+    moved = NETWORK.rescaled(params, old, new)
+    z = NETWORK.run(params, h, old(raw), jnp.asarray(FIRST))[1]
+    np.testing.assert_allclose(NETWORK.run(moved, h, new(raw), jnp.asarray(FIRST))[1], z, atol=1e-4)
+    assert float(jnp.abs(NETWORK.run(params, h, new(raw), jnp.asarray(FIRST))[1] - z).max()) > 0.1
+    policy = NetworkPolicy(NETWORK, Gaussian(3), params, old)
+    episodes = jnp.swapaxes(raw, 0, 1)
+    np.testing.assert_allclose(policy.renormalized(new).along(episodes), policy.along(episodes), atol=1e-4)
+
+
+def test_a_standard_deviation_is_set_without_moving_a_mean(sequence):
+    flat = Network(hidden=(6,), outputs=6, free=3)
+    policy = NetworkPolicy(flat, Gaussian(3), flat.start(jax.random.key(1), N_IN), Normalizer.start(N_IN))
+    other = policy.with_std(jnp.asarray([0.1, 0.2, 0.3]))
+    o = sequence[1][0, 0]
+    np.testing.assert_array_equal(other.mean(o), policy.mean(o))
+    std = Gaussian(3).moments(other.along(o[None])[0])[1]
+    np.testing.assert_allclose(std, [0.1, 0.2, 0.3], rtol=1e-6)

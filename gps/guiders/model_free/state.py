@@ -40,4 +40,4 @@ class Teacher:
     def form(self) -> dict[str, Any]:
         """What two guiders must have in common, in words."""
         network = {f"network.{name}": value for name, value in asdict(self.network).items()}
-        return {"task": self.task, **network, "sizes of observations": self.sizes}
+        return {"task": self.task, **network, "size of observations": self.sizes}

@@ -157,15 +157,15 @@ def gpo_naive(pomdp: Pomdp, log_pi: Float[Array, "O A"], step_size, projection: 
         The next learner, (O, A).
     """
     log_mu = lift(pomdp, log_pi)
-    found = evaluate(pomdp, log_mu)
-    log_mu = log_softmax(log_mu + step_size * found.q[:, None])
-    return project(log_mu, state_given_observation(pomdp, found.visits), log_pi, projection)
+    now = evaluate(pomdp, log_mu)
+    log_mu = log_softmax(log_mu + step_size * now.q[:, None])
+    return project(log_mu, state_given_observation(pomdp, now.visits), log_pi, projection)
 
 
 def mirror_descent(pomdp: Pomdp, log_pi: Float[Array, "O A"], step_size) -> Float[Array, "O A"]:
     """One step of policy mirror descent on the learner itself, which sees no state: pi' ~ pi exp(step E[Q|o,a])."""
-    found = evaluate(pomdp, lift(pomdp, log_pi))
-    return log_softmax(log_pi + step_size * state_given_observation(pomdp, found.visits).T @ found.q)
+    now = evaluate(pomdp, lift(pomdp, log_pi))
+    return log_softmax(log_pi + step_size * state_given_observation(pomdp, now.visits).T @ now.q)
 
 
 def imitate(pomdp: Pomdp, log_mu: Float[Array, "S O A"], log_pi: Float[Array, "O A"]) -> Float[Array, "O A"]:

@@ -66,12 +66,12 @@ BATCH = batch_of(ACTIONS, chosen(chances(5), ACTIONS).astype(np.float32), ADVANT
 @pytest.mark.parametrize("weights", [np.ones((W, S)), np.array([[1, 0, 1], [0, 1, 0]])], ids=["all", "half"])
 def test_follow_is_clipped_ppo_with_an_entropy_bonus(weights):
     batch = dataclasses.replace(BATCH, weights={"learner": jnp.asarray(weights, jnp.float32)})
-    found, log = objective("ppo").follow(jax.tree.map(jnp.asarray, Z), batch)
+    loss, log = objective("ppo").follow(jax.tree.map(jnp.asarray, Z), batch)
     ratio = np.exp(chosen(Z["learner"], ACTIONS) - np.asarray(BATCH.log_prob))
     surrogate = np.minimum(ratio * ADVANTAGE, ratio.clip(0.8, 1.2) * ADVANTAGE)
     entropy = stats.entropy(special.softmax(Z["learner"].astype(float), -1), axis=-1)
     mean = lambda x: (x * weights).sum() / weights.sum()  # noqa: E731
-    assert float(found) == pytest.approx(-mean(surrogate) - 0.01 * mean(entropy), rel=1e-4)
+    assert float(loss) == pytest.approx(-mean(surrogate) - 0.01 * mean(entropy), rel=1e-4)
     assert float(log["entropy"]) == pytest.approx(mean(entropy), rel=1e-4)
     assert float(log["clipped"]) == pytest.approx(mean(np.abs(ratio - 1) > 0.2), rel=1e-6)
 
@@ -180,8 +180,8 @@ def test_the_distance_has_a_direction_and_a_reduction(kl, reduction):
     if kl == "reverse":
         m, n, s, r = n, m, r, s
     each = np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5
-    found = terms.distance(jnp.asarray(guider), jnp.asarray(learner))
-    assert float(found) == pytest.approx(each.mean() if reduction == "mean" else each.sum(), rel=1e-5)
+    distance = terms.distance(jnp.asarray(guider), jnp.asarray(learner))
+    assert float(distance) == pytest.approx(each.mean() if reduction == "mean" else each.sum(), rel=1e-5)
 
 
 def test_a_log_ratio_is_cut_at_ten():
@@ -196,20 +196,19 @@ def test_a_log_ratio_is_cut_at_ten():
 # all terms together, through networks
 
 
-def seen_batch(roles: Networks, seed: int = 7, weights=None) -> Batch:
+def seen_batch(networks: Networks, seed: int = 7, weights=None) -> Batch:
     """Random observations, actions and numbers for every critic."""
     generator = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(generator.normal(size=shape), jnp.float32)  # noqa: E731
-    names = (*networks.method.policies, *roles.method.critics)
-    ones = jnp.ones((W, S))
+    critics, ones = networks.method.critics, jnp.ones((W, S))
     return batch_of(
         ACTIONS,
         draw(W, S) * 0.1 - 1.0,
         ADVANTAGE,
         seen={"learner": draw(W, S, 3), "guider": draw(W, S, 5)},
-        memories={name: jnp.zeros((S, 0)) for name in roles.names},
-        weights=dict.fromkeys(("learner", *roles.method.critics), ones) | (weights or {}),
-        targets={critic: draw(W, S) for critic in roles.method.critics},
+        memories=networks.start_memories(S),
+        weights=dict.fromkeys(("learner", *critics), ones) | (weights or {}),
+        targets={critic: draw(W, S) for critic in critics},
     )
 
 
@@ -219,13 +218,9 @@ def bent(params):
     return jax.tree.map(lambda p: p + jnp.asarray(0.5 * generator.normal(size=p.shape), jnp.float32), params)
 
 
-def outputs_of(roles: Networks, params, batch: Batch) -> dict[str, np.ndarray]:
-    first = jnp.zeros((W, S), bool)
-    policies = {
-        role: roles.act(params, role, jnp.zeros((S, 0)), batch.seen, first)[1] for role in networks.method.policies
-    }
-    critics = {c: roles.judge(params, c, jnp.zeros((S, 0)), batch.seen, first)[1] for c in roles.method.critics}
-    return {name: np.asarray(value) for name, value in (policies | critics).items()}
+def outputs_of(networks: Networks, params, batch: Batch) -> dict[str, np.ndarray]:
+    ran = networks.run(params, networks.names, batch.memories, batch.seen, batch.first)
+    return {name: np.asarray(outputs) for name, (_, outputs) in ran.items()}
 
 
 def moved(gradient) -> set[str]:
