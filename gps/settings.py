@@ -1,7 +1,7 @@
 """Settings and their TOML files.
 
 Settings are nested frozen dataclasses of plain values (int, float, bool, str, tuples of these, other settings),
-each with its check in `__post_init__`. Whatever is wrong with what a user wrote is a `SettingsError` whose
+each with its check in `__post_init__`. A mistake in what a user wrote is a `SettingsError` whose
 message names the setting as the user would write it: `guider.learner.network.hidden`.
 """
 
@@ -151,7 +151,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The nested dict in a TOML file.
 
     Errors:
-        SettingsError naming the file and the line for what is not TOML; OSError for a file that cannot be read.
+        SettingsError naming file and line of a text that is not TOML; OSError for a file that cannot be read.
     """
     try:
         text = Path(path).read_bytes().decode()
@@ -161,8 +161,8 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise SettingsError(f"{path}, line {line}: not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         # Python 3.11 gives the line in the message alone, and none where the text ends too early.
-        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = int(found.group(1)) if found else len(text.splitlines())
+        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(place.group(1)) if place else len(text.splitlines())
         raise SettingsError(f"{path}, line {line}: {str(error).split(' (at ')[0]}") from error
 
 
@@ -215,7 +215,7 @@ def _copy(value: Any) -> Any:
 
 
 def _parse(text: str) -> Any:
-    """A TOML value, or the text itself where it is none."""
+    """A TOML value, or the text itself where it can not be read as one."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

@@ -1,7 +1,7 @@
 """Guiders compared on tasks, over seeds: `gps compare`.
 
-Every run has a folder OUT/TASK-GUIDER-seedN, as `gps train` makes it: what is finished is used again, what is not
-goes on from its last checkpoint, and the same command does either. From the folders' metrics come comparison.md,
+Every run has a folder OUT/TASK-GUIDER-seedN, as `gps train` makes it: a finished run is used again, an unfinished one
+goes on from its last checkpoint. From the folders' metrics come comparison.md,
 comparison.csv, comparison.png and comparison.pdf in OUT, made anew each time.
 """
 
@@ -62,7 +62,7 @@ class Run:
         return self.there() and bool(RunFolder.open(self.path).checkpoints.steps())
 
     def finished(self) -> bool:
-        """Whether it came to its end, with all the iterations that it is to have."""
+        """Whether it has had all its iterations."""
         return self.there() and integrity.ended(RunFolder.open(self.path)) >= self.experiment.run.iterations
 
 
@@ -101,7 +101,7 @@ def compare(
         goals: for the steps that it takes to reach them.
 
     Errors:
-        SettingsError for what is unknown or impossible, and where a run is there that has other settings;
+        SettingsError for an unknown name, an impossible setting, and where a run is there that has other settings;
         RunError where something else is in the place of a run or of the results, and where a run has lost rows of its
         metrics or its checkpoints, or is trained by another process; CheckpointError where none of the checkpoints is
         whole. All before anything is run or changed.
@@ -164,7 +164,7 @@ def plan(
 
 
 def _check_place(out: Path) -> None:
-    """Raise RunError where the results would replace what is not ours, or can not be written."""
+    """Raise RunError where the results would replace other files, or can not be written."""
     mine = [out / f"comparison.{kind}" for kind in ("md", "csv", "png", "pdf")]
     taken = [file for file in mine if file.exists()]
     if taken and not (mine[0].is_file() and mine[0].read_bytes().startswith(_OURS.encode())):
@@ -176,7 +176,7 @@ def _check_place(out: Path) -> None:
 
 
 def _check_runs(runs: Sequence[Run]) -> None:
-    """Raise what would end the comparison later: of each task and guider, and of each run that is there."""
+    """Raise now whatever error would end the comparison later."""
     left: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.finished():

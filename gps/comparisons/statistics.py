@@ -3,7 +3,7 @@
 Estimator, everywhere: the interquartile mean over seeds, `scipy.stats.trim_mean(values, 0.25)`. It leaves out
 int(S / 4) of the S values at each end, so that with fewer than four seeds it is the mean. Its interval holds 95 % of
 the means of 2000 bootstrap samples of the seeds (percentile interval, the same samples every time); one seed has no
-interval, and with a handful of seeds such an interval is narrower than it should be. What is NaN is left out: the
+interval, and with a handful of seeds such an interval is narrower than it should be. A NaN is left out: the
 number of seeds that an estimate is of stands beside it.
 
 Source:
@@ -108,12 +108,12 @@ def learning(rows: Sequence[Mapping[str, Any]]) -> Learning:
     """Of a run's metrics, the rows with an evaluation of the learner."""
     fields = ("learner_return", "test_score", "learner_return_sampled", "test_solved", "test_episodes")
     seconds = np.cumsum(iteration_seconds(rows))
-    found = [
+    evaluations = [
         (row["steps"], spent, *(row.get(field) for field in fields))
         for row, spent in zip(rows, seconds, strict=True)
         if any(field in row for field in fields)
     ]
-    return Learning(*np.array(found, float).reshape(-1, 7).T)  # None becomes NaN
+    return Learning(*np.array(evaluations, float).reshape(-1, 7).T)  # None becomes NaN
 
 
 def estimate(values: Float[np.ndarray, "S *n"]) -> Estimate:
@@ -121,13 +121,13 @@ def estimate(values: Float[np.ndarray, "S *n"]) -> Estimate:
     values = np.asarray(values, float)
     columns = values.reshape(len(values), int(np.prod(values.shape[1:])))
     there = np.isfinite(columns)
-    found = np.full((3, columns.shape[1]), np.nan)
+    numbers = np.full((3, columns.shape[1]), np.nan)
     patterns, members = np.unique(there.T, axis=0, return_inverse=True)
-    for number, seeds in enumerate(patterns):  # one call for all the columns in which the same seeds have numbers
+    for pattern, seeds in enumerate(patterns):  # one call for all the columns in which the same seeds have numbers
         if seeds.any():
-            same = members == number
-            found[:, same] = _mean_and_interval(columns[seeds][:, same])
-    value, low, high = found.reshape(3, *values.shape[1:])
+            same = members == pattern
+            numbers[:, same] = _mean_and_interval(columns[seeds][:, same])
+    value, low, high = numbers.reshape(3, *values.shape[1:])
     return Estimate(value, low, high, there.sum(0).reshape(values.shape[1:]))
 
 
@@ -165,8 +165,8 @@ def area_range(runs: Sequence[Learning]) -> tuple[float, float]:
     What came before is left out, because what a learner did before its first evaluation is not known. NaN, NaN where
     no run has a return.
     """
-    found = [run.steps[np.isfinite(run.returns)] for run in runs if np.isfinite(run.returns).any()]
-    return (max(steps[0] for steps in found), max(steps[-1] for steps in found)) if found else (np.nan, np.nan)
+    steps = [run.steps[np.isfinite(run.returns)] for run in runs if np.isfinite(run.returns).any()]
+    return (max(some[0] for some in steps), max(some[-1] for some in steps)) if steps else (np.nan, np.nan)
 
 
 def steps_to(steps: Float[np.ndarray, " n"], reached: Bool[np.ndarray, " n"]) -> float:

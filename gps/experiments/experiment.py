@@ -148,7 +148,7 @@ def _check_teaching(experiment: Experiment) -> None:
 
 
 def overlay(base: Mapping[str, Any], changes: Any) -> Any:
-    """`base` with `changes` over it, table by table; keys that `base` lacks stay, to be found by the checks."""
+    """`base` with `changes` over it, table by table; keys that `base` lacks stay, for the checks to name."""
     if not isinstance(changes, Mapping):
         return changes
     result = dict(base)

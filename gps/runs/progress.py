@@ -77,7 +77,7 @@ class Progress:
     Args:
         total_iterations: of the whole run.
         title: shown above.
-        columns: of what is shown of a row.
+        columns: the quantities of a row that are shown.
         stream: standard output by default. On a terminal the rows are one live table, elsewhere a line each.
         done: iterations that earlier processes have done, when a run is resumed.
     """

@@ -13,6 +13,7 @@ from gps.experiments.lookup import GUIDERS
 from gps.guiders.model_free.methods import METHODS
 from gps.runs import train
 from gps.runs.folder import RunFolder
+from gps.runs.resume import load
 from gps.settings import override
 
 MODEL_FREE = sorted(METHODS)
@@ -65,3 +66,25 @@ def same(one: Any, other: Any) -> bool:
     """Whether two pytrees are equal to the last bit."""
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
+
+
+LONG = ("run.iterations=8", "run.checkpoint_every=2", "run.evaluate_every=8")  # changes of the tiny experiment
+
+
+def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
+    """The leaves of a run's last state by name."""
+    _, _, state = load(folder)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def assert_same_run(folder: RunFolder, other: RunFolder) -> None:
+    """To the last bit, but for the times."""
+    state, wanted = state_of(folder), state_of(other)
+    assert list(state) == list(wanted)
+    differing = [name for name in wanted if state[name].tobytes() != wanted[name].tobytes()]
+    assert not differing
+    assert rows_of(folder) == rows_of(other)
+    times = ("wall_seconds", "seconds_per_iteration")
+    summary, expected = folder.read_summary(), other.read_summary()
+    assert list(summary) == list(expected)
+    assert [name for name in expected if summary[name] != expected[name] and name not in times] == []

@@ -7,15 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.folders import contents
 from support.tiny import OPTIONS, TRAIN
 
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.runs import finish
 from gps.runs.folder import RunFolder
-
-
-def contents(path: Path) -> dict[Path, bytes | None]:
-    return {entry: entry.read_bytes() if entry.is_file() else None for entry in path.rglob("*")}
 
 
 @pytest.mark.slow

@@ -4,70 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.folders import files_of, flip
+from support.states import assert_same, saved, state_of
 
 from gps.runs.checkpoints import CheckpointError, Checkpoints
-
-
-class Learner(NamedTuple):
-    weights: tuple
-    count: object
-
-
-def state_of(step: int) -> dict:
-    """A state with every kind of leaf, a function of the step alone."""
-    rng = np.random.default_rng(step)
-    odd = np.array([0x7FC12345, 0xFF800001, 0x80000000, 0x00000001], np.uint32).view(np.float32)  # NaNs, -0, denormal
-    return {
-        "learner": Learner(
-            (jnp.asarray(rng.normal(size=(3, 5)).astype(np.float32)), jnp.asarray(odd)),
-            jnp.int32(step),
-        ),
-        "key": jax.random.key_data(jax.random.key(step)),
-        "mask": jnp.asarray(rng.random(7) < 0.5),
-        "half": jnp.asarray(rng.normal(size=4), jnp.bfloat16),
-        "host": {"x": rng.normal(size=(2, 3)), "0-d": np.array(step, np.int64), "scalar": np.float32(0.1) * step},
-        "empty": (np.zeros((0, 3), np.float32), None),
-        "plain": [step, 0.1 * step, step % 2 == 0],
-        "a/b.c['d']": jnp.full(2000, step, jnp.uint32),
-    }
-
-
-def assert_same(left, right):
-    """Equal in structure, in the types of the leaves, in dtype, in shape, and in every bit."""
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        assert type(a) is type(b)
-        a, b = np.asarray(a), np.asarray(b)
-        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
-
-
-def saved(folder: Path, steps=(1, 2), keep=3) -> Checkpoints:
-    checkpoints = Checkpoints(folder, keep)
-    for step in steps:
-        checkpoints.save(step, state_of(step), {"step": step})
-    return checkpoints
-
-
-def files_of(place: Path) -> list[Path]:
-    return sorted(path for path in place.rglob("*") if path.is_file())
-
-
-def flip(file: Path, position: int = -1):
-    data = bytearray(file.read_bytes())
-    data[position] ^= 0x10
-    file.write_bytes(data)
 
 
 def test_restored_is_what_was_saved_bit_for_bit(tmp_path):
@@ -268,103 +214,3 @@ def test_impossible_settings_are_errors(tmp_path):
         Checkpoints(tmp_path, keep=0)
     with pytest.raises(ValueError, match="0 or more, not -1"):
         Checkpoints(tmp_path).save(-1, {"a": np.zeros(1)}, {})
-
-
-def test_a_process_that_dies_anywhere_in_a_save_loses_no_checkpoint(tmp_path, monkeypatch):
-    """Save step 3 over damaged remains with a death before each of its changes to the folder in turn."""
-
-    class Killed(BaseException):
-        pass
-
-    saved(tmp_path / "before", steps=(1, 2, 3))
-    flip(files_of(tmp_path / "before" / "00000003" / "arrays")[0], 0)
-    folder, deaths = tmp_path / "folder", 0
-    while True:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(tmp_path / "before", folder)
-        left = deaths
-
-        def count(real):
-            def counted(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
-                return real(*args, **kwargs)
-
-            return counted
-
-        with monkeypatch.context() as patch:
-            patch.setattr(shutil, "rmtree", count(shutil.rmtree))
-            for name in ("rename", "write_text", "mkdir"):
-                patch.setattr(Path, name, count(getattr(Path, name)))
-            try:
-                Checkpoints(folder, keep=2).save(3, state_of(3), {})
-                break
-            except Killed:
-                deaths += 1
-        restored = Checkpoints(folder).restore(state_of(0))
-        assert restored.step in (2, 3)
-        assert_same(restored.state, state_of(restored.step))
-        saved(folder, steps=(3,))
-        assert Checkpoints(folder).restore(state_of(0)).step == 3
-        assert not list(folder.glob("tmp-*"))
-    # mkdir of the folder and of the draft, the record, two renames of step 3, rename and deletion of step 1
-    assert deaths >= 7
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from test_checkpoints import Checkpoints, state_of
-checkpoints = Checkpoints(sys.argv[1], keep=2)
-restored = checkpoints.restore(state_of(0))
-step = restored.step if restored else 0
-while True:
-    step += 1
-    checkpoints.save(step, state_of(step), {"step": step})
-    print(step, flush=True)
-"""
-
-
-def test_a_kill_in_the_middle_of_repeated_saves_leaves_a_whole_checkpoint(tmp_path):
-    delays = random.Random(0)
-    torn = 0
-    for _ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
-        )
-        try:
-            reported = int(child.stdout.readline())
-            time.sleep(delays.uniform(0.0, 0.15))
-        finally:
-            child.kill()
-            rest = child.communicate()[0].splitlines()
-        reported = int(rest[-1]) if rest else reported
-        torn += bool(list(tmp_path.glob("tmp-*")))
-        restored = Checkpoints(tmp_path).restore(state_of(0))
-        assert restored.step in (reported, reported + 1)  # a save may be whole before the child can say so
-        assert (restored.meta, restored.skipped) == ({"step": restored.step}, [])
-        assert_same(restored.state, state_of(restored.step))
-    assert torn  # else no kill hit a save, and the test showed nothing
-
-
-def test_nothing_is_printed(tmp_path):
-    """Nor by orbax; in a process of its own, because pytest takes the log for itself."""
-    code = f"""
-import absl.logging
-absl.logging.set_verbosity("info")  # as chatty as a user may have made it
-from pathlib import Path
-from test_checkpoints import Checkpoints, saved, state_of
-checkpoints = saved(Path({str(tmp_path)!r}))
-files = [p for p in Path({str(tmp_path)!r}, "00000002").rglob("*") if p.is_file()]
-for file in files:
-    data = file.read_bytes()
-    file.write_bytes(data[:-1])
-    assert checkpoints.restore(state_of(0)).step == (1 if data else 2)
-    file.write_bytes(data)
-checkpoints.save(3, state_of(3), {{}})
-assert checkpoints.restore(state_of(0)).step == 3
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -6,11 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from support.folders import contents
 from support.guided import rows_of, same, tables, trained
 from support.processes import ENVIRONMENT
 from support.toys import Clock
@@ -44,10 +44,6 @@ def finished(first, tiny, tmp_path) -> RunFolder:
         train.train(RunFolder.create(first, tiny(*CHANGES)), quiet=True)
     shutil.copytree(first, tmp_path / "run")
     return RunFolder.open(tmp_path / "run")
-
-
-def contents(path: Path) -> dict[Path, bytes | None]:
-    return {entry: entry.read_bytes() if entry.is_file() else None for entry in path.rglob("*")}
 
 
 def refused(folder: RunFolder, tiny, message: str, error: type[Exception] = RunError):

@@ -1,4 +1,4 @@
-"""A run ends at the same bits however often it is killed, compiles once, and reports what it has done."""
+"""A run compiles once, goes on from what is whole, and reports what it has done."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import dataclasses
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,180 +13,36 @@ import jax
 import mujoco
 import numpy as np
 import pytest
-from support import processes
+from support.folders import flip
+from support.guided import LONG, assert_same_run, rows_of, state_of
 
 from gps.columns import Column
 from gps.guiders.guider import DivergedError
-from gps.runs import finish, train
+from gps.runs import train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunFolder
-from gps.runs.resume import load
 from gps.runs.train import columns_of
 from gps.tasks.task import Score
 
-TIMES = ("seconds", "iteration_seconds", "compiles")
-SUMMARY_TIMES = ("wall_seconds", "seconds_per_iteration")
-LONG = ("run.iterations=8", "run.checkpoint_every=2", "run.evaluate_every=8")
-ENVIRONMENT = {
-    **processes.ENVIRONMENT,
-    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
-
-# A run that is slow where it is to be killed.
-CHILD = """
-import sys, time
-from gps.runs import checkpoints as checkpoint
-from gps.runs import train
-from gps.guiders.model_based.scaffold import ModelBased
-from gps.runs.folder import RunFolder
-
-def slow(function, seconds):
-    def slowed(*arguments):
-        time.sleep(seconds)
-        return function(*arguments)
-    return slowed
-
-if sys.argv[2] == "training":
-    ModelBased.check = slow(ModelBased.check, 0.3)  # between the two programs of an iteration
-else:
-    checkpoint._sync = slow(checkpoint._sync, 0.05)  # once for every file of a checkpoint
-train.train(RunFolder.open(sys.argv[1]), quiet=True)
-"""
-
 
 @pytest.fixture(autouse=True)
-def quick(shared_programs, monkeypatch, tmp_path):
-    """Nothing is drawn, and nothing compiled twice, by the runs of this process."""
-    monkeypatch.setattr(finish, "draw", lambda *_: [])
+def place(quick, monkeypatch, tmp_path):
+    """Nothing is drawn, and nothing compiled twice."""
     monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where a simulation diverges
 
 
-@pytest.fixture(scope="module")
-def ended():
-    return {}
-
-
-@pytest.fixture
-def run_of(tiny, tmp_path_factory, ended):
-    """The folder of a run with such settings that nothing has interrupted; not to be written."""
-
-    def run(*changes):
-        if changes not in ended:
-            ended[changes] = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", tiny(*changes))
-            train.train(ended[changes], quiet=True)
-        return ended[changes]
-
-    return run
-
-
-def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
-    _, _, state = load(folder)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def rows_of(folder: RunFolder) -> list[dict]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in folder.read_metrics()]
-
-
-def assert_same_run(folder: RunFolder, other: RunFolder):
-    """To the last bit, but for the times."""
-    state, wanted = state_of(folder), state_of(other)
-    assert list(state) == list(wanted)
-    differing = [name for name in wanted if state[name].tobytes() != wanted[name].tobytes()]
-    assert not differing
-    assert rows_of(folder) == rows_of(other)
-    summary, expected = folder.read_summary(), other.read_summary()
-    assert list(summary) == list(expected)
-    assert [name for name in expected if summary[name] != expected[name] and name not in SUMMARY_TIMES] == []
-
-
-def damage(checkpoint: Path) -> Path:
-    """Flip one bit in the middle of the largest file."""
-    file = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    return file
-
-
-def lines(path: Path) -> int:
-    return (path / "metrics.jsonl").read_bytes().count(b"\n") if (path / "metrics.jsonl").exists() else 0
-
-
-def drafts(path: Path, inside: str) -> set[tuple[str, int]]:
-    """Unfinished checkpoints that hold this file; each by its name and when it was made."""
-    found = set()
-    for draft in (path / "checkpoints").glob("tmp-saving-*"):
-        if (draft / inside).exists():
-            found.add((draft.name, draft.stat().st_ino))
-    return found
-
-
-def kill_in(path: Path, moment: str):
-    """Run or resume the run at `path` in a process of its own and kill it at that moment."""
-    inside = {"training": "-", "save": ".", "end of save": "record.json"}[moment]
-    old = drafts(path, inside)
-    errors = path.with_name("errors.txt")
-    with errors.open("w") as stderr:
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), moment], env=ENVIRONMENT, stderr=stderr)
-    try:
-        reached = False
-        while not reached:
-            assert child.poll() is None, errors.read_text()
-            time.sleep(0.002)
-            reached = lines(path) == 3 if moment == "training" else bool(drafts(path, inside) - old)
-        if moment == "training":
-            time.sleep(0.15)  # into the next iteration
-    finally:
-        child.kill()
-        child.wait()
-    assert child.returncode == -signal.SIGKILL
-    assert lines(path) < 8
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_training_and_in_saves_ends_as_one_that_was_not(run_of, tiny, tmp_path):
-    """Four processes; the first dies before there is a checkpoint, the last is the command line."""
-    folder = RunFolder.create(tmp_path / "run", tiny(*LONG))
-    kill_in(folder.path, "save")
-    assert folder.checkpoints.steps() == []
-    kill_in(folder.path, "training")
-    assert folder.checkpoints.steps() == [2]
-    assert lines(folder.path) == 3  # one more than the checkpoint has
-    kill_in(folder.path, "end of save")
-    assert folder.checkpoints.steps() == [2]
-    assert lines(folder.path) == 4
-    command = [*processes.GPS, "train", "reacher", "--resume", "--out", folder.path]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "resumed after iteration 2 of 8" in done.stdout
-    assert_same_run(folder, run_of(*LONG))
-    assert sorted(entry.name for entry in folder.checkpoints.folder.iterdir()) == ["00000004", "00000006", "00000008"]
-
-
-@pytest.mark.slow
-def test_a_run_on_the_other_engine_ends_at_the_same_bits_after_a_kill(run_of, tiny, tmp_path):
-    changes = (*LONG, "run.engine=mjx")
-    folder = RunFolder.create(tmp_path / "run", tiny(*changes))
-    kill_in(folder.path, "training")
-    train.train(folder, quiet=True)
-    assert_same_run(folder, run_of(*changes))
-
-
-@pytest.mark.slow
-def test_both_engines_run_the_same_experiment(run_of):
-    """Within rounding: the simulations differ in the last bits, and three iterations carry that on."""
-    one, other = rows_of(run_of(*LONG))[:3], rows_of(run_of(*LONG, "run.engine=mjx"))[:3]
-    for name in ("cost", "kl_step", "controllers_score", "penalty", "lambda_norm"):
-        np.testing.assert_allclose([row[name] for row in one], [row[name] for row in other], rtol=1e-3, err_msg=name)
+def largest(checkpoint: Path) -> Path:
+    """Its largest file."""
+    return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(run_of, tmp_path, capsys):
     shutil.copytree(run_of(*LONG).path, tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")
     (folder.path / "summary.json").unlink()
-    files = [damage(folder.checkpoints.folder / name) for name in ("00000008", "00000006")]
+    files = [largest(folder.checkpoints.folder / name) for name in ("00000008", "00000006")]
+    for file in files:
+        flip(file, file.stat().st_size // 2)
     train.train(folder)
     shown = "".join(capsys.readouterr().out.split())
     for file in files:
@@ -202,8 +54,10 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(run_of, tmp_path, capsys)
 def test_without_a_whole_checkpoint_nothing_is_run_or_lost(run_of, tmp_path):
     shutil.copytree(run_of(*LONG).path, tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")
-    files = [damage(folder.checkpoints.folder / f"{step:08d}") for step in folder.checkpoints.steps()]
+    files = [largest(folder.checkpoints.folder / f"{step:08d}") for step in folder.checkpoints.steps()]
     assert len(files) == 3
+    for file in files:
+        flip(file, file.stat().st_size // 2)
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError) as error:
         train.train(folder, quiet=True)
@@ -344,7 +198,7 @@ def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, s
         with pytest.raises(DivergedError, match=r"condition\(s\) \[1\]"):
             train.train(folder, quiet=True)
     assert folder.checkpoints.steps() == [2, 3]
-    assert lines(folder.path) == 3
+    assert len(folder.read_metrics()) == 3
     train.train(folder, quiet=True)
     assert_same_run(folder, run_of(*LONG))
 

@@ -63,14 +63,14 @@ def test_an_adopted_teacher_is_the_guider_from_the_first_update_on(name, owner):
 @pytest.mark.parametrize("name", ["ppo", "ppo-asym", "gpo-naive"])
 def test_a_run_without_a_privileged_policy_of_its_own_has_no_teacher(name):
     guider = guider_of(name)
-    with pytest.raises(ValueError, match=f"a run of {name}, which keeps no privileged policy"):
+    with pytest.raises(ValueError, match=f"{name} keeps no privileged policy: take a run of"):
         guider.teacher(guider.init(jax.random.key(0)))
 
 
 def test_a_teacher_whose_training_has_not_ended_is_refused():
     guider = guider_of("dagger")
     states = updated(guider, 4)[0]
-    with pytest.raises(ValueError, match="had 1 of the 2 updates of its teacher"):
+    with pytest.raises(ValueError, match="its teacher has had 1 of 2 updates"):
         guider.teacher(states[1])
     assert same(guider.teacher(states[2]).params, guider.teacher(states[4]).params)
     # one that was taken from another run is trained
@@ -82,7 +82,7 @@ def test_a_teacher_whose_training_has_not_ended_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory": 3}, "has another network: .*memory=3"),
+        ({"memory": 3}, r"has another network\.memory: 3, and this run has 0"),
         ({"task": Clock(name="watch")}, "has another task: watch, and this run has clock"),
         ({"task": Wide()}, r"has another size of observations"),
     ],
@@ -91,5 +91,5 @@ def test_a_teacher_of_another_form_is_refused_in_words(changes, message):
     other = guider_of("ppo-bc", **changes)
     student = guider_of("bc", run="/somewhere/else")
     teacher = other.teacher(other.init(jax.random.key(0)))
-    with pytest.raises(ValueError, match=f"guider.teacher.run = '/somewhere/else' {message}"):
+    with pytest.raises(ValueError, match=f"its teacher {message}"):
         student.adopt(student.init(jax.random.key(0)), teacher)
