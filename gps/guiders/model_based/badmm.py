@@ -30,7 +30,7 @@ from controllers.kl import add_weighted, negative_log_prob
 from controllers.types import LinearGaussian, QuadraticCost
 from gps.columns import Column, short
 from gps.guiders.guider import Metrics
-from gps.guiders.model_based.local_model import LocalModel, TrajectoryStep, improve_within
+from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.method import Agreement, Condition
 from gps.guiders.model_based.penalty import MultiplierSettings, PenaltySettings, adapt_penalty
 from gps.guiders.model_based.scaffold import ModelBased
@@ -40,6 +40,7 @@ from gps.guiders.model_based.settings import (
     TaughtLearnerSettings,
     TrustRegionSettings,
 )
+from gps.guiders.model_based.trajectory_step import TrajectoryStep, improve_within
 from gps.settings import check_at_least
 from gps.tasks.control_task import ControlTask
 

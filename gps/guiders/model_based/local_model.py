@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from controllers import expand, trust_region
+from controllers import expand
 from controllers.marginals import expected_cost, propagate
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 from dynamics.regression import fit_dynamics, pooled_prior, transitions
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import LocalModelSettings
-from gps.pytrees import all_finite
 from gps.tasks.control_task import ControlTask
 
 
@@ -49,18 +48,6 @@ class LocalModel:
         """E[cost] of an episode under a controller: what an improvement promises, or has brought."""
         centred = self.centred(controller)
         return expected_cost(self.cost, self.marginals(centred), centred)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrajectoryStep:
-    """One improvement of one condition's controller, and how it was found."""
-
-    controller: LinearGaussian  # in absolute coordinates
-    solved: Bool[Array, ""]  # there is a new controller, and it is finite
-    kl: Float[Array, ""]  # nats per trajectory, to the reference of the trust region
-    eta: Float[Array, ""]  # multiplier of the limit, task units per nat
-    sweeps: Array
 
 
 def fit(task: ControlTask, samples: Samples, settings: LocalModelSettings) -> LocalModel:
@@ -94,38 +81,3 @@ def fit(task: ControlTask, samples: Samples, settings: LocalModelSettings) -> Lo
         return LocalModel(centre_x, centre_u, initial, dynamics, dataclasses.replace(cost, **treated))
 
     return jax.vmap(one)(dx, du, centre_x, centre_u, samples.weights, share, task.train_contexts)
-
-
-def improve_within(
-    model: LocalModel,
-    cost: QuadraticCost,
-    reference: LinearGaussian,
-    limit: Float[Array, ""],
-    eta: Float[Array, ""],
-    tolerance: float,
-    entropy_weight: Float[Array, " T"] | float = 0.0,
-) -> TrajectoryStep:
-    """Minimise E_p[cost] within KL(p || reference) <= limit in one condition's model (`trust_region.solve`).
-
-    Args:
-        cost: in the model's deviations, in task units.
-        reference: in absolute coordinates.
-        limit: nats per trajectory.
-        eta: where the search for the multiplier starts.
-        tolerance: relative, to which the limit is met.
-    """
-    options = trust_region.Options(tolerance=tolerance, eta_min=1e-6, eta_max=1e8)
-    solution = trust_region.solve(
-        model.dynamics,
-        cost,
-        model.centred(reference),
-        limit,
-        model.initial,
-        entropy_weight=entropy_weight,
-        eta=eta,
-        options=options,
-    )
-    controller = model.absolute(solution.controller)
-    failed = (solution.status == trust_region.Status.UNREACHABLE) | (solution.status == trust_region.Status.INDEFINITE)
-    solved = ~failed & (solution.kl > 0.0) & all_finite(controller, batched=False)
-    return TrajectoryStep(controller, solved, solution.kl, solution.eta, solution.sweeps)

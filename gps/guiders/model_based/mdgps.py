@@ -26,7 +26,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from controllers.types import LinearGaussian
-from gps.guiders.model_based.local_model import TrajectoryStep, improve_within
 from gps.guiders.model_based.method import Agreement, Condition
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
@@ -35,6 +34,7 @@ from gps.guiders.model_based.settings import (
     TaughtLearnerSettings,
     TrustRegionSettings,
 )
+from gps.guiders.model_based.trajectory_step import TrajectoryStep, improve_within
 from gps.settings import check_one_of
 from gps.tasks.control_task import ControlTask
 from policies import regression

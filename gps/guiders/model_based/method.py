@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from controllers.types import LinearGaussian
 from gps.columns import Column
 from gps.guiders.guider import Metrics
-from gps.guiders.model_based.local_model import LocalModel, TrajectoryStep
+from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.samples import Samples
+from gps.guiders.model_based.trajectory_step import TrajectoryStep
 
 
 @jax.tree_util.register_dataclass

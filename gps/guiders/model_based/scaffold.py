@@ -33,6 +33,7 @@ from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.teaching import Learner, Teaching
+from gps.guiders.model_based.trajectory_step import adapt_step, with_std_floor
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
@@ -278,29 +279,3 @@ class ModelBased:
         if self.method.one_step:
             gained, promised = (jnp.broadcast_to(x.sum(), step.shape) for x in (gained, promised))
         return adapt_step(step, gained, promised, (region.step_min, region.step_max))
-
-
-def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float]) -> Float[Array, " *M"]:
-    """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
-
-    Args:
-        step: multiplies the KL limit.
-        gained: improvement of the cost that was measured.
-        promised: the one that the local model had predicted; negative where what is minimised is not the cost alone,
-            and 0 where there was none, which leaves the step as it is.
-        bounds: of the step.
-    """
-    shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
-    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, 5.0)
-    step = jnp.where(promised != 0.0, step * factor, step)
-    return jnp.clip(step, *bounds)
-
-
-def with_std_floor(controllers: LinearGaussian, std: float) -> LinearGaussian:
-    """Controllers none of whose actions is more certain than `std`: exploration never ends, no precision is infinite.
-
-    The diagonal of a Cholesky factor holds the standard deviation of each action given those before it.
-    """
-    diagonal = jnp.diagonal(controllers.chol, axis1=-2, axis2=-1)
-    missing = jnp.maximum(std - diagonal, 0.0)
-    return dataclasses.replace(controllers, chol=controllers.chol + missing[..., None] * jnp.eye(diagonal.shape[-1]))

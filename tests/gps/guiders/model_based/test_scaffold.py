@@ -13,7 +13,7 @@ from support.policies import means
 from controllers.types import LinearGaussian
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.local_model import LocalModel
-from gps.guiders.model_based.scaffold import adapt_step, with_std_floor
+from gps.guiders.model_based.trajectory_step import adapt_step, with_std_floor
 from gps.settings import SettingsError
 from gps.tasks.doors.tiger import TigerDoor, TigerDoorSettings
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher

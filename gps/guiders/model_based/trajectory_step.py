@@ -1,0 +1,88 @@
+"""One improvement of one controller: within its trust region, of a size that follows how well promises are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from controllers import trust_region
+from controllers.types import LinearGaussian, QuadraticCost
+from gps.guiders.model_based.local_model import LocalModel
+from gps.pytrees import all_finite
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrajectoryStep:
+    """One improvement of one condition's controller, and how it was found."""
+
+    controller: LinearGaussian  # in absolute coordinates
+    solved: Bool[Array, ""]  # there is a new controller, and it is finite
+    kl: Float[Array, ""]  # nats per trajectory, to the reference of the trust region
+    eta: Float[Array, ""]  # multiplier of the limit, task units per nat
+    sweeps: Array
+
+
+def improve_within(
+    model: LocalModel,
+    cost: QuadraticCost,
+    reference: LinearGaussian,
+    limit: Float[Array, ""],
+    eta: Float[Array, ""],
+    tolerance: float,
+    entropy_weight: Float[Array, " T"] | float = 0.0,
+) -> TrajectoryStep:
+    """Minimise E_p[cost] within KL(p || reference) <= limit in one condition's model (`trust_region.solve`).
+
+    Args:
+        cost: in the model's deviations, in task units.
+        reference: in absolute coordinates.
+        limit: nats per trajectory.
+        eta: where the search for the multiplier starts.
+        tolerance: relative, to which the limit is met.
+    """
+    options = trust_region.Options(tolerance=tolerance, eta_min=1e-6, eta_max=1e8)
+    solution = trust_region.solve(
+        model.dynamics,
+        cost,
+        model.centred(reference),
+        limit,
+        model.initial,
+        entropy_weight=entropy_weight,
+        eta=eta,
+        options=options,
+    )
+    controller = model.absolute(solution.controller)
+    failed = (solution.status == trust_region.Status.UNREACHABLE) | (solution.status == trust_region.Status.INDEFINITE)
+    solved = ~failed & (solution.kl > 0.0) & all_finite(controller, batched=False)
+    return TrajectoryStep(controller, solved, solution.kl, solution.eta, solution.sweeps)
+
+
+def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float]) -> Float[Array, " *M"]:
+    """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
+
+    Args:
+        step: multiplies the KL limit.
+        gained: improvement of the cost that was measured.
+        promised: the one that the local model had predicted; negative where what is minimised is not the cost alone,
+            and 0 where there was none, which leaves the step as it is.
+        bounds: of the step.
+    """
+    shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
+    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, 5.0)
+    step = jnp.where(promised != 0.0, step * factor, step)
+    return jnp.clip(step, *bounds)
+
+
+def with_std_floor(controllers: LinearGaussian, std: float) -> LinearGaussian:
+    """Controllers none of whose actions is more certain than `std`: exploration never ends, no precision is infinite.
+
+    The diagonal of a Cholesky factor holds the standard deviation of each action given those before it.
+    """
+    diagonal = jnp.diagonal(controllers.chol, axis1=-2, axis2=-1)
+    missing = jnp.maximum(std - diagonal, 0.0)
+    return dataclasses.replace(controllers, chol=controllers.chol + missing[..., None] * jnp.eye(diagonal.shape[-1]))
