@@ -40,7 +40,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Compare; the exit status is 1 where a run diverged."""
-    settings_of(options, "iterations")  # no contradiction
+    settings_of(options, "iterations")  # finds contradictions
     settings_for: dict[str, list[str]] = {}
     for name, assignment in options.set_for:
         settings_for.setdefault(name, []).append(assignment)
