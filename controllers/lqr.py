@@ -102,9 +102,8 @@ def backward_pass(
             free, gains = None, -solve_positive(damped_uu, damped_u)
         else:
             gains, free = solve_box(damped_uu, damped_u, *bounds)
-        # V = Q_xx + half + half' with half = (Q_ux + Q_uu K / 2)'K; the same for v and the constant, coordinates (x, 1)
-        half = product((Q_u + 0.5 * product(Q_uu, gains)).T, gains)
-        added = half + half.T
+        # V = Q_xx + Q_xu K + K'(Q_ux + Q_uu K), and the same for v and the constant, in coordinates (x, 1)
+        added = product(Q_u.T, gains) + product(gains.T, Q_u + product(Q_uu, gains))
         V_here = Q[:nx, :nx] + added[:nx, :nx]
         V_here = 0.5 * (V_here + V_here.T)
         v_here = q[:nx] + added[:nx, nx]
