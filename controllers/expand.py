@@ -6,12 +6,16 @@ is what makes the sweeps that follow sound in float32.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer, eval_jaxpr
+from jax.extend.core import Var
 
 from .linalg import pivots
 from .types import QuadraticCost
@@ -74,13 +78,49 @@ def quadratize(
     if hessian not in HESSIANS:
         raise ValueError(f"hessian={hessian!r} is unknown; choose one of {', '.join(HESSIANS)}")
     nx = xs.shape[-1]
+    zs, ts = jnp.concatenate([xs[:-1], us], axis=-1), jnp.arange(us.shape[0])
 
-    def stage(z, t):
-        return expand_at(cost, z, lambda z: (z[:nx], z[nx:], t, *args), hessian)
+    def stage_arguments(z, t, args):
+        return z[:nx], z[nx:], t, *args
 
-    c, g, H = jax.vmap(stage)(jnp.concatenate([xs[:-1], us], axis=-1), jnp.arange(us.shape[0]))
-    c_final, g_final, H_final = expand_at(final_cost, xs[-1], lambda x: (x, *args), hessian)
+    def final_arguments(x, args):
+        return x, *args
+
+    def treatment(cost, arguments, *given):
+        return "exact" if hessian == "exact" or known_convex(cost, arguments, *given) else hessian
+
+    of_stage = treatment(cost, stage_arguments, zs[0], ts[0], args)
+    c, g, H = jax.vmap(lambda z, t: expand_at(cost, z, lambda z: stage_arguments(z, t, args), of_stage))(zs, ts)
+    of_final = treatment(final_cost, final_arguments, xs[-1], args)
+    c_final, g_final, H_final = expand_at(final_cost, xs[-1], lambda x: final_arguments(x, args), of_final)
     return QuadraticCost(H, g, c, H_final, g_final, c_final)
+
+
+def known_convex(cost: Callable[..., Any], arguments: Callable[..., tuple], *given: Any) -> bool:
+    """Whether a cost has the same semidefinite Hessian everywhere, known before anything is compiled.
+
+    So it is for most quadratic costs; the treatment of indefinite ones, a quarter of the compilation of a solve, is
+    left out for them. The Hessian is in the first of `given`, of which `arguments` makes those of the cost.
+    """
+    if isinstance(cost, LeastSquares | Cost):
+        return False
+    traced = jax.make_jaxpr(jax.hessian(lambda *given: cost(*arguments(*given))))(*given)
+    if _varies(traced.jaxpr) or any(isinstance(constant, Tracer) for constant in traced.consts):
+        return False
+    zeros = [np.zeros(a.shape, a.dtype) for a in traced.in_avals]
+    compiled = jax.jit(functools.partial(eval_jaxpr, traced.jaxpr, traced.consts)).lower(*zeros).compile()
+    H = np.asarray(compiled(*zeros)[0])
+    return bool(np.isfinite(H).all() and np.linalg.eigvalsh(H).min() >= -_slack(H))
+
+
+def _varies(jaxpr: Any) -> bool:
+    """Whether the results of a traced function depend on its arguments; true in case of doubt."""
+    varying = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        one = equation.primitive.name == "integer_pow" and equation.params["y"] == 0  # of the second derivative of x^2
+        if not one and any(isinstance(v, Var) and v in varying for v in equation.invars):
+            varying.update(equation.outvars)
+    return any(isinstance(v, Var) and v in varying for v in jaxpr.outvars)
 
 
 def expand_at(cost, z: Float[Array, " n"], split: Callable[..., tuple], hessian: str) -> tuple[Array, Array, Array]:
@@ -128,10 +168,14 @@ _flip = _treatment(jnp.abs)
 
 def _semidefinite(H: Float[Array, "*b n n"]) -> Array:
     """Whether symmetric matrices have no eigenvalue below zero, to rounding."""
-    n = H.shape[-1]
-    slack = 100.0 * n * jnp.finfo(H.dtype).eps * jnp.abs(H).max((-2, -1), keepdims=True) + jnp.finfo(H.dtype).tiny
-    found = jnp.vectorize(pivots, signature="(n,n)->(n)")(H + slack * jnp.eye(n, dtype=H.dtype))
+    slack = _slack(H)[..., None, None] * jnp.eye(H.shape[-1], dtype=H.dtype)
+    found = jnp.vectorize(pivots, signature="(n,n)->(n)")(H + slack)
     return (found > 0.0).all(-1)
+
+
+def _slack(H: Any) -> Any:
+    """How far below zero rounding may move an eigenvalue of each matrix (n n); for arrays of numpy and of JAX."""
+    return 100.0 * H.shape[-1] * jnp.finfo(H.dtype).eps * abs(H).max((-2, -1)) + jnp.finfo(H.dtype).tiny
 
 
 def recentre(cost: QuadraticCost, dx: Float[Array, "T+1 nx"], du: Float[Array, "T nu"]) -> QuadraticCost:

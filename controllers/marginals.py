@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from .linalg import product
 from .types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 
 if TYPE_CHECKING:
@@ -18,16 +19,17 @@ def propagate(dynamics: LinearDynamics, controller: LinearGaussian, initial: Gau
 
     mean' = (A + BK) mean + Bk + c,  cov' = (A + BK) cov (A + BK)' + B C B' + cov_dynamics.
     """
-    closed = dynamics.A + dynamics.B @ controller.K
-    drift = jnp.einsum("txu,tu->tx", dynamics.B, controller.k) + dynamics.c
-    spread = dynamics.B @ controller.chol
-    noise = spread @ spread.mT + dynamics.cov
+    times = jax.vmap(product)
+    closed = dynamics.A + times(dynamics.B, controller.K)
+    drift = times(dynamics.B, controller.k) + dynamics.c
+    spread = times(dynamics.B, controller.chol)
+    noise = times(spread, spread.mT) + dynamics.cov
 
     def step(state, inputs):
         mean, cov = state
         closed, transposed, drift, noise = inputs
-        cov_next = closed @ (cov @ transposed) + noise
-        following = (closed @ mean + drift, 0.5 * (cov_next + cov_next.T))
+        cov_next = product(closed, product(cov, transposed)) + noise
+        following = (product(closed, mean) + drift, 0.5 * (cov_next + cov_next.T))
         return following, following
 
     first = (initial.mean, initial.cov)

@@ -61,7 +61,7 @@ def descend(
         first=yes,
         rejected=no,
         iterations=jnp.array(0) if before is None else before.iterations,
-        status=jnp.array(Status.ITERATION_LIMIT, jnp.int32),
+        status=jnp.array(Status.ITERATION_LIMIT),
         gradient_norm=jnp.zeros_like(at.cost),
         trace=(Trace.empty(opts.max_iterations, us.dtype) if before is None else before.trace).table(),
     )

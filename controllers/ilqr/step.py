@@ -79,7 +79,7 @@ class Sweep(NamedTuple):
             free=None if run.limits is None else jnp.ones((T, nu), bool),
             slope=zero,
             curvature=zero,
-            status=jnp.array(lqr.Status.SOLVED, jnp.int32),
+            status=jnp.array(lqr.Status.SOLVED),
             full_step=(jnp.zeros_like(at.xs), jnp.zeros_like(at.us)) if run.options.parallel_in_time else None,
         )
 

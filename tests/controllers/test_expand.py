@@ -82,6 +82,31 @@ def test_positive_definite_matrices_are_left_as_they_are(hessian):
     np.testing.assert_allclose(expand.treat(jnp.eye(3), hessian), np.eye(3), atol=1e-14)  # one eigenvalue, thrice
 
 
+def quadratic(weights, x, u, *_):
+    return 0.5 * (weights[:2] @ x**2 + weights[2] * u[0] ** 2) + x[0] * u[0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "params", "left_out"),
+    [
+        ([2.0, 0.1, 1.0], False, True),  # convex
+        ([2.0, 0.1, 0.4], False, False),  # indefinite: 2 * 0.4 < 1
+        ([2.0, 0.1, 1.0], True, False),  # not known when it is compiled
+    ],
+)
+def test_eigenvalues_are_left_out_where_a_quadratic_cost_is_known_to_be_convex(weights, params, left_out):
+    def cost(x, u, t, *given):
+        return quadratic(*given, x, u) if given else quadratic(jnp.array(weights), x, u)
+
+    args = (jnp.array(weights),) if params else ()
+    expand_it = jax.jit(
+        lambda args: expand.quadratize(cost, lambda x, *_: x @ x, jnp.asarray(XS), jnp.asarray(US), args=args)
+    )
+    assert ("syevd" not in expand_it.lower(args).as_text()) == left_out
+    second = np.diag(weights) + np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(expand_it(args).H, np.broadcast_to(TREATMENTS["clip"](second), (T, 3, 3)), atol=1e-7)
+
+
 def test_unknown_treatment_is_refused_before_the_cost_is_traced():
     def untraceable(*_):
         raise AssertionError("traced")
