@@ -1,9 +1,9 @@
 """The guider contract: what one loop needs to drive any source of guidance.
 
 An iteration is one or more times: collect, then update. The update improves the guider, teaches the learner and pulls
-the guider back; model-based guiders do this one after the other, in rounds (`Phased`, `in_phases`), model-free ones
-by terms of one loss. Where everything can stay on the device an iteration is one program; else `collect` and `update`
-are two, because a program that calls the C engine back on the host can not be kept in JAX's compilation cache.
+the guider back; model-based guiders do this one after the other, in rounds, model-free ones by terms of one loss.
+Where everything can stay on the device an iteration is one program; else `collect` and `update` are two, because a
+program that calls the C engine back on the host can not be kept in JAX's compilation cache.
 """
 
 from __future__ import annotations
@@ -57,59 +57,15 @@ class Guider(Protocol):
         ...
 
 
-class Phased(Protocol):
-    """A guider whose update goes in rounds; `problem` is what is made of the samples once, for every round."""
-
-    rounds: int  # improve-teach-pull rounds on one batch of samples
-
-    def prepare(self, state: Any, samples: Any) -> tuple[Any, Any, Metrics]:
-        """Make of the samples what every round needs: (state, problem, metrics)."""
-        ...
-
-    def improve(self, state: Any, problem: Any) -> tuple[Any, Metrics]:
-        """Improve the guider."""
-        ...
-
-    def teach(self, state: Any, problem: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
-        """Let the learner imitate the guider."""
-        ...
-
-    def pull_back(self, state: Any, problem: Any, last: Array) -> tuple[Any, Metrics]:
-        """Hold the guider to what the learner can imitate; `last` is true in the last round."""
-        ...
-
-
 class DivergedError(UserError, RuntimeError):
     """The simulation diverged so badly that training can not go on; the last checkpoint is whole."""
-
-
-def in_phases(guider: Phased, state: Any, samples: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
-    """The update of a phased guider.
-
-    Returns:
-        The new state, and the metrics of `prepare` and of the last round; those named "failed_..." are summed
-        over the rounds.
-    """
-    state, problem, metrics = guider.prepare(state, samples)
-
-    def turn(state, inputs):
-        j, key = inputs
-        state, improved = guider.improve(state, problem)
-        state, taught = guider.teach(state, problem, key)
-        state, pulled = guider.pull_back(state, problem, j == guider.rounds - 1)
-        return state, {**improved, **taught, **pulled}
-
-    turns = (jax.numpy.arange(guider.rounds), jax.random.split(key, guider.rounds))
-    state, rounds = jax.lax.scan(turn, state, turns)
-    last = {name: values.sum(0) if name.startswith("failed_") else values[-1] for name, values in rounds.items()}
-    return state, {**metrics, **last}
 
 
 def iterate(guider: Guider, state: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
     """One iteration of a guider whose task stays on the device; compile it whole."""
 
-    def turn(state, key):
-        collecting, updating = jax.random.split(key)
+    def turn(state, keys):
+        collecting, updating = keys
         return guider.update(state, guider.collect(state, collecting), updating)
 
     state, metrics = jax.lax.scan(turn, state, update_keys(guider, key))
@@ -117,8 +73,8 @@ def iterate(guider: Guider, state: Any, key: PRNGKeyArray) -> tuple[Any, Metrics
 
 
 def update_keys(guider: Guider, key: PRNGKeyArray) -> PRNGKeyArray:
-    """A random key for each update of an iteration."""
-    return jax.random.split(key, guider.updates) if guider.updates > 1 else key[None]
+    """Random keys for each update of an iteration: one to collect with, one to update with."""
+    return jax.random.split(key, (guider.updates, 2))
 
 
 def summarize(metrics: Metrics) -> Metrics:
