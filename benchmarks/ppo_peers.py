@@ -29,17 +29,20 @@ def missing() -> list[str]:
 
 
 class GymnaxCartPole:
-    """CartPole-v1 of gymnax as a `gps.tasks.task.Environment`, its time limit told from its termination."""
+    """CartPole-v1 of gymnax as a `gps.tasks.task.Environment`, its time limit told from its termination.
+
+    Args:
+        privileged: a guider sees the whole state, and a learner no velocities.
+    """
 
     name = "gymnax-cartpole"
     actions = ActionSpace(2, discrete=True)
-    observation_size = 4
-    privileged_size = 0
     calls_host = False
 
-    def __init__(self):
+    def __init__(self, privileged: bool = False):
         import gymnax  # pyright: ignore[reportMissingImports]
 
+        self.observation_size, self.privileged_size = (2, 4) if privileged else (4, 0)
         self.foreign, self.params = gymnax.make("CartPole-v1")
         self.horizon = self.params.max_steps_in_episode
 
@@ -48,7 +51,7 @@ class GymnaxCartPole:
         obs, foreign = self.foreign.reset_env(key, self.params)
         foreign = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), foreign)
         zero = jnp.zeros(())
-        return State({"foreign": foreign, "key": key}, {"state": obs}, zero, zero, {}, {"truncation": zero})
+        return State({"foreign": foreign, "key": key}, self._seen(obs), zero, zero, {}, {"truncation": zero})
 
     def step(self, state: State, action: jax.Array) -> State:
         """Act for one step; dynamics and reset of CartPole draw nothing from the key that a step is given."""
@@ -57,7 +60,10 @@ class GymnaxCartPole:
         late = foreign.time >= self.horizon
         done, truncation = (terminated | late).astype(jnp.float32), (late & ~terminated).astype(jnp.float32)
         data = {"foreign": foreign, "key": key}
-        return State(data, {"state": obs}, jnp.asarray(reward, jnp.float32), done, {}, {"truncation": truncation})
+        return State(data, self._seen(obs), jnp.asarray(reward, jnp.float32), done, {}, {"truncation": truncation})
+
+    def _seen(self, obs: jax.Array) -> dict[str, jax.Array]:
+        return {"state": obs[::2], "privileged_state": obs} if self.privileged_size else {"state": obs}
 
 
 class _FiveValues:

@@ -65,8 +65,8 @@ class DivergedError(UserError, RuntimeError):
 def iterate(guider: Guider, state: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
     """One iteration of a guider whose task stays on the device; compile it whole."""
 
-    def turn(state, key):
-        collecting, updating = jax.random.split(key)
+    def turn(state, keys):
+        collecting, updating = keys
         return guider.update(state, guider.collect(state, collecting), updating)
 
     state, metrics = jax.lax.scan(turn, state, update_keys(guider, key))
@@ -74,8 +74,8 @@ def iterate(guider: Guider, state: Any, key: PRNGKeyArray) -> tuple[Any, Metrics
 
 
 def update_keys(guider: Guider, key: PRNGKeyArray) -> PRNGKeyArray:
-    """A random key for each update of an iteration."""
-    return jax.random.split(key, guider.updates) if guider.updates > 1 else key[None]
+    """Random keys for each update of an iteration: one to collect with, one to update with."""
+    return jax.random.split(key, (guider.updates, 2))
 
 
 def summarize(metrics: Metrics) -> Metrics:

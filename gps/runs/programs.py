@@ -44,8 +44,7 @@ class Programs:
         if self.guider.fused:
             return self.whole(state, key)
         rows = []
-        for each in update_keys(self.guider, key):
-            collecting, updating = jax.random.split(each)
+        for collecting, updating in update_keys(self.guider, key):
             samples = self.collect(state, collecting)
             self.guider.check(samples)
             state, metrics = self.update(state, samples, updating)

@@ -196,7 +196,7 @@ class ModelFree:
         # the order of sequences in each epoch of each loss, all by one sort of random numbers
         losses, sequences = len(plan.losses), batch.first.shape[1]
         draws = jax.random.bits(key, (losses, ppo.epochs, sequences))
-        orders = jnp.argsort(draws, axis=-1).reshape(losses, ppo.epochs, ppo.minibatches, -1)
+        orders = jnp.argsort(draws, axis=-1, stable=False).reshape(losses, ppo.epochs, ppo.minibatches, -1)
         metrics: Metrics = {}
         for terms, order in zip(plan.losses, orders, strict=True):
             state, log = self.minimiser.run(terms, batch, state, order)

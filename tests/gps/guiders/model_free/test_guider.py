@@ -287,8 +287,7 @@ def test_an_iteration_is_its_updates_one_after_the_other():
     state, key = guider.init(jax.random.key(0)), jax.random.key(5)
     whole, metrics = jax.jit(functools.partial(iterate, guider))(state, key)
     (collect, update), rows = programs(guider), []
-    for each in update_keys(guider, key):
-        collecting, updating = jax.random.split(each)
+    for collecting, updating in update_keys(guider, key):
         state, row = update(state, collect(state, collecting), updating)
         rows.append(row)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(state.params), strict=True):
