@@ -107,7 +107,7 @@ def _components(axes: Axes, time, values: Float[np.ndarray, "T n"], letter: str,
         label = f"{letter}[{i}]" if few and look == "-" else None
         axes.plot(time, line, look, color=color, label=label, drawstyle="steps-post" if letter == "u" else None)
     if few and look == "-":
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=8, columnspacing=1)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=4, columnspacing=1)
 
 
 def _scores(axes: Axes, acted: LearnerEpisodes, order: np.ndarray) -> None:

@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import carts
 from support.carts import MOTOR, SLIDE, Cart, model_of
 
 from controllers.expand import LeastSquares
+from gps.experiments.experiment import Experiment
 from gps.guiders.model_based.local_model import fit
 from gps.guiders.model_based.samples import none_yet
 from gps.guiders.model_based.settings import LocalModelSettings
+from gps.settings import SettingsError
 from gps.tasks.check import check_task, require_sound, serious
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher
 from gps.tasks.task import ActionSpace
@@ -155,3 +158,12 @@ def test_what_will_hardly_be_learned_is_a_warning(what):
 
 def test_the_coordinates_of_a_free_joint_pass():
     assert check_task(Cart(model_of(FREE, FREE_MOTOR))) == []
+
+
+@pytest.mark.parametrize("engines", [True, False])
+def test_an_entry_says_whether_its_task_takes_an_engine(engines, monkeypatch):
+    takes = (lambda settings, name: Cart()) if engines else (lambda settings, engine, name: Cart())
+    monkeypatch.setattr(carts, "UNDRAWABLE", replace(carts.UNDRAWABLE, build=takes, engines=engines))
+    experiment = Experiment.resolve({"run": {"task": "support.carts:UNDRAWABLE", "guider": "ppo"}})
+    with pytest.raises(SettingsError, match=f"has engines={engines} and builds from .*: engines must be {not engines}"):
+        experiment.build_task()
