@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,12 @@ class Experiment:
         """The task; with its simulator, if it has one, on the chosen engine."""
         entry = lookup.find("task", self.run.task)
         engine = (self.run.engine,) if entry.engines else ()
+        takes = list(inspect.signature(entry.build).parameters)
+        if len(takes) == (2 if entry.engines else 3):
+            raise SettingsError(
+                f"task {self.run.task}: its Entry has engines={entry.engines} and builds from ({', '.join(takes)}): "
+                f"engines must be {not entry.engines}"
+            )
         try:
             return entry.build(self.task, *engine, self.run.task)
         except ValueError as error:

@@ -107,7 +107,7 @@ def _components(axes: Axes, time, values: Float[np.ndarray, "T n"], letter: str,
         label = f"{letter}[{i}]" if few and look == "-" else None
         axes.plot(time, line, look, color=color, label=label, drawstyle="steps-post" if letter == "u" else None)
     if few and look == "-":
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=8, columnspacing=1)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=4, columnspacing=1)
 
 
 def _scores(axes: Axes, acted: LearnerEpisodes, order: np.ndarray) -> None:
@@ -140,8 +140,9 @@ def paths_figure(acted: LearnerEpisodes) -> Figure | None:
     axes = figure.add_subplot(aspect="equal", xlabel=f"{across} (m)", ylabel=f"{up} (m)")
     axes.grid(False)
     start = skeletons[0, 0]
-    around = np.exp(1j * np.linspace(0, 2 * np.pi, 200)) * reach(skeletons)
-    axes.plot(start[0, 0] + around.real, start[0, 1] + around.imag, ":", color=GREY, linewidth=0.6, label="reach")
+    if np.nanmax(np.abs(skeletons[:, :, 0] - start[0])) < 1e-6:  # its base stays
+        around = np.exp(1j * np.linspace(0, 2 * np.pi, 200)) * reach(skeletons)
+        axes.plot(start[0, 0] + around.real, start[0, 1] + around.imag, ":", color=GREY, linewidth=0.6, label="reach")
     shown = np.unique(np.linspace(0, len(scores) - 1, MOST_PATHS).round().astype(int))
     ends = [end[np.isfinite(end).all(1)] for end in skeletons[shown, :, -1]]
     axes.add_collection(LineCollection(ends, colors="0.65", linewidths=0.4, label="path of the end"))

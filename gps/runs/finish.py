@@ -67,7 +67,7 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     try:
         draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
     except Exception as error:
-        to_stderr(f"{folder.path}: no figures: {type(error).__name__}: {error}")
+        to_stderr(f"{folder.path}: no figures: {type(error).__name__}: {' '.join(str(error).split())}")
     summary["wall_seconds"] = clock()  # with the figures
     folder.write_summary(summary)
     return summary
@@ -96,30 +96,37 @@ def draw(
     acted = simulated = None
     if isinstance(evaluation, Evaluation):
         assert is_control(task)
-        acted, simulated = shown_episodes(task, evaluation)
+        acted, simulated = shown_episodes(task, evaluation, note)
     return draw_all(folder.read_metrics(), acted, simulated, folder.figures, note)
 
 
-def shown_episodes(task: ControlTask, evaluation: Evaluation) -> tuple[LearnerEpisodes, Simulated]:
-    """What figures show of an evaluation: its test conditions."""
-    from gps.figures.draw import Simulated
+def shown_episodes(
+    task: ControlTask, evaluation: Evaluation, note: Callable[[str], None]
+) -> tuple[LearnerEpisodes, Simulated]:
+    """What figures show of an evaluation: its test conditions. A skeleton or a target that fails is left out."""
+    from gps.figures.draw import Simulated, described
     from gps.figures.episodes import LearnerEpisodes
 
     count = len(task.train_contexts)
     test = jax.tree.map(lambda values: values[count:], evaluation)
-    skeleton, target = getattr(task, "skeleton", None), getattr(task, "target", None)
 
     @jax.jit
     def derived(states, us, contexts):
         xs = jax.vmap(jax.vmap(task.control_state))(states)
-        lines = None if skeleton is None else jax.vmap(jax.vmap(skeleton))(xs)
-        return xs, jax.vmap(functools.partial(step_costs, task))(xs, us, contexts), lines
+        return xs, jax.vmap(functools.partial(step_costs, task))(xs, us, contexts)
 
-    xs, costs, lines = jax.tree.map(np.asarray, derived(test.states, test.us, task.test_contexts))
-    train_targets, targets = (
-        None if target is None else np.asarray(jax.vmap(target)(contexts), float)
-        for contexts in (task.train_contexts, task.test_contexts)
-    )
+    def drawn(name, values):
+        member = getattr(task, name, None)
+        if member is None:
+            return None
+        for _ in values.shape[:-1]:
+            member = jax.vmap(member)
+        try:
+            return np.asarray(jax.jit(member)(values), float)
+        except Exception as error:
+            return note(f"`{name}` of the task is not drawn: {described(error)}")
+
+    xs, costs = jax.tree.map(np.asarray, derived(test.states, test.us, task.test_contexts))
     acted = LearnerEpisodes(
         score=task.score,
         scores=np.asarray(test.score),
@@ -129,8 +136,8 @@ def shown_episodes(task: ControlTask, evaluation: Evaluation) -> tuple[LearnerEp
         us=np.asarray(test.us),
         costs=costs,
         dt=task.dt,
-        skeletons=lines,
-        targets=targets,
-        train_targets=train_targets,
+        skeletons=drawn("skeleton", xs),
+        targets=drawn("target", task.test_contexts),
+        train_targets=drawn("target", task.train_contexts),
     )
     return acted, Simulated(task.simulator.model, np.asarray(test.states))

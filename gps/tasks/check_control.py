@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
+from controllers.expand import LeastSquares, expand_at
 from dynamics.kinematics import BALL, FREE
 from gps.tasks.task import ActionSpace, Score
 
@@ -78,6 +78,8 @@ def _signature(task, name: str, arguments: tuple[str, ...], required: bool) -> I
     if not callable(member):
         yield f"`{name}` must be a method of ({', '.join(arguments)}), not {member!r}"
         return
+    if isinstance(member, LeastSquares):
+        name, member = f"{name}.residual", member.residual
     signature = inspect.signature(member)
     try:
         signature.bind(*arguments)
@@ -142,15 +144,19 @@ def _members(task) -> Iterator[str]:
     for name, arguments in {**_ARGUMENTS, **_OPTIONAL}.items():
         if not hasattr(task, name):
             continue
-        inputs = [given[argument] for argument in arguments]
+        inputs, member = [given[argument] for argument in arguments], getattr(task, name)
         try:
-            output = jax.eval_shape(getattr(task, name), *inputs)
+            output = jax.eval_shape(member, *inputs)
         except Exception as error:
             shapes = ", ".join(f"{a} {list(given[a].shape)}" for a in arguments)
             yield f"`{name}` fails for {shapes}: {_told(error)}"
             return
         shape, meaning = wanted.get(name, (None, ""))
         yield from _output(name, output, shape, meaning)
+        if isinstance(member, LeastSquares):
+            residual = jax.eval_shape(member.residual, *inputs)
+            if len(residual.shape) != 1:
+                yield f"`{name}.residual` gives an array of shape {residual.shape}, and it must be (numbers,)"
         if name == "initial_state":
             given["state"] = output
 
@@ -175,15 +181,11 @@ def _derivatives(task) -> Iterator[str]:
         x = task.control_state(task.initial_state(start, context))
         x = x + 0.1 * away * jax.random.normal(moving, x.shape)
         u = 0.3 * jax.random.normal(acting, (task.nu,))
-        both, split = jnp.concatenate([x, u]), task.nx
-
-        def stage(z):
-            return task.cost(z[:split], z[split:], 0, context)
-
-        def end(x):
-            return task.final_cost(x, context)
-
-        found = {"cost": _expanded(stage, both), "final_cost": _expanded(end, x)}
+        nx = task.nx
+        found = {
+            "cost": expand_at(task.cost, jnp.append(x, u), lambda z: (z[:nx], z[nx:], 0, context), "exact"),
+            "final_cost": expand_at(task.final_cost, x, lambda x: (x, context), "exact"),
+        }
         return x, found, task.observe(x, context, jnp.zeros(task.noise_size))
 
     keys, away = jax.random.split(jax.random.key(0), STATES), jnp.arange(STATES) % 2
@@ -207,17 +209,6 @@ def _derivatives(task) -> Iterator[str]:
         )
     if not np.isfinite(seen).all():
         yield "`observe` gives numbers that are not finite at the start states"
-
-
-def _expanded(cost, z: Array) -> tuple[Array, Array, Array]:
-    """Value, gradient and Hessian, in one pass: it compiles faster than three."""
-
-    def slope(z):
-        value, gradient = jax.value_and_grad(cost)(z)
-        return gradient, (value, gradient)
-
-    hessian, (value, gradient) = jax.jacfwd(slope, has_aux=True)(z)
-    return value, gradient, hessian
 
 
 def _quaternions(task) -> Iterator[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from gps.entry import Entry
 from gps.tasks.mujoco_task import MujocoTask
 from gps.tasks.task import Score
 
@@ -50,3 +53,23 @@ class Cart(MujocoTask):
 
     def measure(self, xs, us, context):
         return jnp.abs(xs[-1, 0] - context[0])
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    pass
+
+
+class Undrawable(Cart):
+    """Its skeleton has a shape when it is checked, and can not be computed any more when it is drawn."""
+
+    checked = False
+
+    def skeleton(self, x):
+        if self.checked:
+            raise RuntimeError("no such limb\nanywhere")
+        self.checked = True
+        return self.positions(x, "cart", "front")
+
+
+UNDRAWABLE = Entry(NoSettings(), lambda settings, engine, name: Undrawable(), "can not be drawn", engines=True)

@@ -198,9 +198,12 @@ def test_the_users_settings_do_not_show(tmp_path):
 
 
 def test_no_backend_is_chosen():
-    code = (
-        "import sys; from gps.figures import run; run.improvement_figure([]); print('matplotlib.pyplot' in sys.modules)"
-    )
+    code = """
+import sys
+from gps.figures import run
+run.improvement_figure([])
+print("matplotlib.pyplot" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.toys import Clock
 
-from gps.experiments.lookup import TASKS
+from gps.experiments.lookup import TASKS, find
 from gps.guiders.model_free.guider import ModelFree
-from gps.guiders.model_free.settings import DEFAULTS
+from gps.guiders.model_free.settings import SETTINGS
 from gps.tasks.check import check_environment
 
 
@@ -83,17 +86,38 @@ def test_a_task_that_is_what_it_says_passes():
 )
 def test_what_a_task_lacks_is_named(task, message):
     with pytest.raises(ValueError, match=message):
-        ModelFree("ppo", task, DEFAULTS["ppo"])
+        ModelFree("ppo", task, SETTINGS["ppo"]())
 
 
 def test_a_guider_of_another_name_or_with_the_settings_of_another_is_refused():
     with pytest.raises(ValueError, match="unknown model-free guider 'gpo-clp'; did you mean 'gpo-clip'"):
-        ModelFree("gpo-clp", Clock(), DEFAULTS["gpo-clip"])
-    with pytest.raises(ValueError, match="settings of guider 'gpo-clip' must be Clipped, not Plain"):
-        ModelFree("gpo-clip", Clock(), DEFAULTS["ppo"])
+        ModelFree("gpo-clp", Clock(), SETTINGS["gpo-clip"]())
+    with pytest.raises(ValueError, match="settings of guider 'gpo-clip' must be GpoClipSettings, not PpoSettings"):
+        ModelFree("gpo-clip", Clock(), SETTINGS["ppo"]())
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if not name.startswith(("brax", "playground"))])
 def test_our_tasks_pass(name):
-    task = TASKS[name]
-    check_environment(task.build(task.defaults, *(("auto",) if task.engines else ()), name))
+    task = find("task", name)
+    check_environment(task.build(task.settings, *(("auto",) if task.engines else ()), name))
+
+
+def test_tasks_are_checked_with_actions_of_the_precision_of_policies():
+    """Where 64 bit numbers are on, policies act in them, and a task that needs them is sound."""
+    code = """
+import jax.numpy as jnp
+from support.toys import Clock
+from gps.tasks.check import check_environment
+
+class Precise(Clock):
+    def step(self, state, action):
+        assert action.dtype == jnp.float64, action.dtype
+        return super().step(state, action)
+
+check_environment(Precise())
+"""
+    environment = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": "tests"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import carts
 from support.carts import MOTOR, SLIDE, Cart, model_of
 
+from controllers.expand import LeastSquares
+from gps.experiments.experiment import Experiment
+from gps.guiders.model_based.local_model import fit
+from gps.guiders.model_based.samples import none_yet
+from gps.guiders.model_based.settings import LocalModelSettings
+from gps.settings import SettingsError
 from gps.tasks.check import check_task, require_sound, serious
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher
 from gps.tasks.task import ActionSpace
@@ -21,13 +30,6 @@ def test_tasks_that_are_what_they_say_pass():
     """The cart has no skeleton and says nothing of being solved."""
     assert check_task(Cart()) == []
     assert check_task(Reacher(PARTIAL, "mujoco")) == []
-
-
-def residual(scale):
-    return {
-        "cost_residual": lambda x, u, t, context: scale * jnp.stack([x[0] - context[0], 0.1 * u[0]]),
-        "final_cost_residual": lambda x, context: jnp.zeros(1),
-    }
 
 
 WRONG = {
@@ -66,8 +68,18 @@ WRONG = {
     "solved": ({"solved": lambda xs, us, context: xs[-1, 0]}, r"`solved` gives float32, and it must be bool"),
     "skeleton": ({"skeleton": lambda x: jnp.zeros((4, 2))}, r"`skeleton` .* must be \(points, 3\)"),
     "target": ({"target": lambda context: context}, r"`target` .* must be \(3,\) \(a place in the world\)"),
-    "one residual": ({"cost_residual": lambda x, u, t, context: x}, r"must both be there, or none"),
-    "other residual": (residual(1.0), r"`cost` must be half the square of `cost_residual`"),
+    "residual that fails": (
+        {"cost": LeastSquares(lambda x, u, t, context: jnp.stack([x, u]))},
+        r"`cost` fails for x \[2\], u \[1\], .*: ",
+    ),
+    "residual of one number": (
+        {"final_cost": LeastSquares(lambda x, context: x[0])},
+        r"`final_cost.residual` gives an array of shape \(\), and it must be \(numbers,\)",
+    ),
+    "residual(x, u)": (
+        {"cost": LeastSquares(lambda x, u: x)},
+        r"`cost.residual` must take \(x, u, t, context\), not \(x, u\)",
+    ),
     "NaN cost": (
         {"cost": lambda x, u, t, context: jnp.log(-1.0 - x @ x)},
         r"`cost` is nan at x = \[.*\], and it must be finite",
@@ -91,8 +103,29 @@ def test_each_mistake_is_one_line(what):
     assert len(findings) == 1, findings
 
 
-def test_the_right_residual_passes():
-    assert check_task(Cart(**residual(np.sqrt(2.0)))) == []
+def track(x, u, t, context):
+    """Squared along x[0] u[0], so that the exact Hessian is indefinite where Gauss's and Newton's is not."""
+    return jnp.stack([x[0] - context[0], 1.0 + x[0] * u[0], 0.1 * u[0]])
+
+
+def test_a_cost_of_least_squares_passes_and_is_expanded_by_gauss_and_newton():
+    task = Cart(cost=LeastSquares(track), final_cost=LeastSquares(lambda x, context: 3.0 * (x - context)))
+    assert check_task(task) == []
+    M, N, T = len(task.train_contexts), 5, task.horizon
+    shapes = jax.eval_shape(lambda: none_yet(task, N))
+    rng = np.random.default_rng(0)
+    samples = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    model = fit(task, replace(samples, weights=jnp.ones((M, N))), LocalModelSettings(hessian="exact"))
+    x, u = samples.xs[..., :-1, 0], samples.us[..., 0]
+    nought, one = jnp.zeros_like(x), jnp.ones_like(x)
+    J = jnp.stack(
+        [jnp.stack(row, -1) for row in ((one, nought, nought), (u, nought, x), (nought, nought, 0.1 * one))], -2
+    )
+    np.testing.assert_allclose(model.cost.H, (J.mT @ J).mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.cost.H_final, np.broadcast_to(9.0 * np.eye(2), (M, 2, 2)), rtol=1e-5)
+    exact = jax.hessian(lambda z: 0.5 * (track(z[:2], z[2:], 0, task.train_contexts[0]) ** 2).sum())(jnp.zeros(3))
+    assert np.linalg.eigvalsh(exact)[0] < -0.1
+    assert model.cost.H.shape[1] == T
 
 
 def plain(state):
@@ -125,3 +158,12 @@ def test_what_will_hardly_be_learned_is_a_warning(what):
 
 def test_the_coordinates_of_a_free_joint_pass():
     assert check_task(Cart(model_of(FREE, FREE_MOTOR))) == []
+
+
+@pytest.mark.parametrize("engines", [True, False])
+def test_an_entry_says_whether_its_task_takes_an_engine(engines, monkeypatch):
+    takes = (lambda settings, name: Cart()) if engines else (lambda settings, engine, name: Cart())
+    monkeypatch.setattr(carts, "UNDRAWABLE", replace(carts.UNDRAWABLE, build=takes, engines=engines))
+    experiment = Experiment.resolve({"run": {"task": "support.carts:UNDRAWABLE", "guider": "ppo"}})
+    with pytest.raises(SettingsError, match=f"has engines={engines} and builds from .*: engines must be {not engines}"):
+        experiment.build_task()

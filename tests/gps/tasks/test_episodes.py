@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import io_callback
-from policies.mlp import GaussianPolicy
 
+from gps.guiders.learner import NetworkSettings, start_policy
 from gps.runs.evaluate import evaluate
 from gps.tasks.episodes import remember, run_episode, stack_frames
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher, ReacherSettings
+from policies.network import NetworkPolicy
 
 LINKS = (0.1, 0.11)  # m
 HORIZON = 12
@@ -23,12 +24,12 @@ TASK = Reacher(ReacherSettings(horizon=HORIZON, train_targets=2, test_targets=3)
 PARTIAL_TASK = Reacher(dataclasses.replace(PARTIAL, horizon=HORIZON, history=4, test_targets=3), "mujoco")
 
 
-def policy_for(task: Reacher, seed: int = 3) -> GaussianPolicy:
+def policy_for(task: Reacher, seed: int = 3) -> NetworkPolicy:
     """A policy whose actions are not small and change with every input."""
-    policy = GaussianPolicy.start(jax.random.key(seed), task.history * task.frame_size, 2, (8,), 0.5)
-    last = policy.params["params"]["Dense_1"]
-    params = {"params": {**policy.params["params"], "Dense_1": {**last, "kernel": 10 * last["kernel"]}}}
-    return dataclasses.replace(policy, params=params)
+    policy = start_policy(jax.random.key(seed), task, NetworkSettings(hidden=(8,))).with_std(jnp.full(2, 0.5))
+    layers = policy.params["params"]
+    head = {**layers["head"], "kernel": 20 * layers["head"]["kernel"]}
+    return dataclasses.replace(policy, params={"params": {**layers, "head": head}})
 
 
 def stacked(frames: np.ndarray, history: int) -> np.ndarray:
@@ -48,7 +49,7 @@ def fingertip(xs: np.ndarray) -> np.ndarray:
 class Watched:
     """A policy that reports each observation that it acts on."""
 
-    policy: GaussianPolicy
+    policy: NetworkPolicy
     report: object = dataclasses.field(metadata={"static": True})
 
     def start_memory(self):
@@ -62,7 +63,7 @@ class Watched:
         return self.policy.act(memory, o, noise)
 
 
-def watched_episode(task: Reacher, policy: GaussianPolicy, key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def watched_episode(task: Reacher, policy: NetworkPolicy, key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States, actions and the observations that were acted on, of one noiseless episode."""
     seen = []
     watched = Watched(policy, lambda o: seen.append(np.array(o)))
@@ -110,7 +111,7 @@ def test_without_noise_the_learner_acts_on_what_the_task_shows():
 def test_the_policys_noise_is_scaled_by_std():
     """With 0 the actions are the policy's means; with 1 they deviate by its own standard deviation."""
     gentle = jax.tree.map(lambda p: 0.5 * p, policy_for(TASK).params)  # actions inside the control range
-    policy = dataclasses.replace(policy_for(TASK), params=gentle, std=jnp.array([0.1, 0.02]))
+    policy = dataclasses.replace(policy_for(TASK), params=gentle).with_std(jnp.array([0.1, 0.02]))
     episodes = jax.jit(
         jax.vmap(lambda key, std: run_episode(TASK, policy, TASK.test_contexts[0], key, std), in_axes=(0, None))
     )

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gps.experiments.lookup import TASKS, find
 from gps.settings import SettingsError, from_dict
 from gps.tasks.external.adapter import External
-from gps.tasks.external.brax_envs import BRAX, BraxSettings, brax_task
-from gps.tasks.external.playground_envs import PLAYGROUND, PlaygroundSettings
-from gps.tasks.partial import Layout
+from gps.tasks.external.brax_envs import BraxSettings, brax_task
+from gps.tasks.external.layouts import Layout
+from gps.tasks.external.playground_envs import PlaygroundSettings
 
-ALL = [*BRAX.items(), *PLAYGROUND.items()]
+ALL = [name for name in TASKS if name.startswith(("brax-", "playground-"))]
 # Guider's and learner's observation in the paper's table of tasks.
 PAPER = {
     "brax-ant": (27, 13),
@@ -115,14 +116,14 @@ def test_observation_of_another_size_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("registry", "package", "extra"),
-    [(BRAX, "brax", "brax"), (PLAYGROUND, "mujoco_playground", "playground")],
+    ("name", "package", "extra"),
+    [("brax-ant", "brax", "brax"), ("playground-cartpole-balance", "mujoco_playground", "playground")],
 )
-def test_message_without_the_package(monkeypatch, registry, package, extra):
+def test_message_without_the_package(monkeypatch, name, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    name, (defaults, build, _) = next(iter(registry.items()))
+    entry = find("task", name)
     with pytest.raises(SettingsError, match=rf"task {name} needs .*: pip install 'guided-policy-search\[{extra}\]'"):
-        build(defaults, name)
+        entry.build(entry.settings, name)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +144,11 @@ def test_settings_that_are_refused(cls, settings, message):
         from_dict(cls, settings, "task")
 
 
-@pytest.mark.parametrize(("name", "entry"), ALL, ids=[name for name, _ in ALL])
-def test_registry_entries_are_their_environments(name, entry):
+@pytest.mark.parametrize("name", ALL)
+def test_registry_entries_are_their_environments(name):
     """The settings are the ones that a file without settings gives, and the name is the environment's."""
-    defaults, _, about = entry
+    entry = find("task", name)
+    defaults, about = entry.settings, entry.about
     assert name.split("-", 1)[1].replace("-", "") == defaults.env.lower().replace("_", "")
     assert (defaults.horizon, defaults.sigma, defaults.hide_velocity) == (1000, 0.1, True)
     assert about.isascii()
@@ -193,7 +195,7 @@ def against(task, raw, steps, batch=16):
 def test_brax_is_stepped_as_it_is(brax):
     """Double pendulum: some episodes fall before the limit of 25 steps, the others are cut off there."""
     name = "brax-inverted-double-pendulum"
-    settings = replace(BRAX[name][0], horizon=25)
+    settings = replace(find("task", name).settings, horizon=25)
     task = brax_task(settings, name)
     raw = brax.get_environment("inverted_double_pendulum", backend="spring")
     ours, (obs, reward, done), valid = against(task, raw, 25)
@@ -220,8 +222,7 @@ def test_brax_says_nothing_and_takes_the_noise_away(brax, capfd, recwarn):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_sizes_are_those_of_the_paper(brax, name):
-    defaults, build, _ = BRAX[name]
-    task = build(defaults, name)
+    task = brax_task(find("task", name).settings, name)
     assert (task.privileged_size, task.observation_size) == PAPER[name]
     assert task.sigma == 0.1
 
@@ -229,8 +230,8 @@ def test_sizes_are_those_of_the_paper(brax, name):
 @pytest.mark.parametrize("name", ["brax-inverted-double-pendulum", "brax-reacher", "brax-humanoid"])
 def test_what_is_hidden_depends_on_velocities_and_nothing_else_does(brax, name):
     """At the same positions with two sets of velocities, in the raw environment, with no action."""
-    defaults, build, _ = BRAX[name]
-    task = build(defaults, name)
+    defaults = find("task", name).settings
+    task = brax_task(defaults, name)
     raw = brax.get_environment(defaults.env, backend=defaults.backend)
     action = (jnp.zeros(raw.action_size),) if "humanoid" in name else ()
 
@@ -250,8 +251,8 @@ def test_playground_is_stepped_as_it_is():
     pytest.importorskip("mujoco_playground")
     from mujoco_playground import registry
 
-    defaults, build, _ = PLAYGROUND["playground-cartpole-balance"]
-    task = build(defaults, "playground-cartpole-balance")
+    entry = find("task", "playground-cartpole-balance")
+    task = entry.build(entry.settings, "playground-cartpole-balance")
     assert task.horizon == registry.get_default_config("CartpoleBalance").episode_length
     assert registry.get_default_config("CartpoleBalance").action_repeat == 1
     raw = registry.load("CartpoleBalance", config_overrides={"impl": "jax"})

@@ -9,15 +9,10 @@ import popgym.envs
 import pytest
 from gymnasium.spaces import flatten
 
-from gps.tasks.memory import (
-    FAMILY,
-    Battleship,
-    BattleshipSettings,
-    CartPoleSettings,
-    CountRecallSettings,
-    RepeatPreviousSettings,
-    StatelessCartPole,
-)
+from gps.experiments.lookup import TASKS, find
+from gps.tasks.memory.battleship import Battleship, BattleshipSettings
+from gps.tasks.memory.cards import CountRecallSettings, RepeatPreviousSettings
+from gps.tasks.memory.cartpole import CartPoleSettings, StatelessCartPole
 
 UPSTREAM = {
     "autoencode": "Autoencode",
@@ -27,6 +22,7 @@ UPSTREAM = {
     "noisy-stateless-cartpole": "NoisyPositionOnlyCartPole",
     "repeat-previous": "RepeatPrevious",
 }
+FAMILY = [name for name in TASKS if name.rpartition("-")[0] in UPSTREAM]
 CARTPOLES = [name for name in FAMILY if "cartpole" in name]
 GAMES = [name for name in FAMILY if name not in CARTPOLES]
 CARDS = [name for name in GAMES if "battleship" not in name]
@@ -44,8 +40,8 @@ def upstream(name, **settings):
 
 @functools.cache
 def ours(name):
-    settings, task, _ = FAMILY[name]
-    return task(settings, name=name)
+    entry = find("task", name)
+    return entry.build(entry.settings, name)
 
 
 def best(env, hidden):
@@ -214,7 +210,7 @@ def test_noise_is_white_and_of_the_right_size(name):
     assert position[:, 0].std() > 0.7  # the first observation is noisy as well
 
 
-@pytest.mark.parametrize("name", list(FAMILY))
+@pytest.mark.parametrize("name", FAMILY)
 def test_privileged_observation_is_enough_for_a_perfect_game(name):
     _, reward, done, info, _ = episodes(name, chances=(1,) * 5, seed=2)
     total, length = returns(reward, done)
@@ -247,7 +243,7 @@ def test_wrong_answers_lose_one(name):
     assert total == pytest.approx(-1, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", list(FAMILY))
+@pytest.mark.parametrize("name", FAMILY)
 def test_reset_and_step_give_the_same_tree(name):
     env = ours(name)
     begun = jax.eval_shape(env.reset, jax.random.key(0))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gps.tasks.external.layouts import Layout
 from gps.tasks.mujoco.reacher import Reacher, ReacherSettings
-from gps.tasks.partial import Layout, Partial
+from gps.tasks.partial import Partial
 from gps.tasks.task import ActionSpace, State
 
 SIGMA = 0.3

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from dynamics.rollout import rollout
-from gps.guiders.model_based.badmm import Badmm, BadmmSettings
+from gps.guiders.learner import NetworkSettings
+from gps.guiders.model_based.badmm import BadmmSettings, badmm
+from gps.guiders.model_based.settings import SamplingSettings, TaughtLearnerSettings
 from gps.tasks.control_task import episode_cost
-from gps.tasks.episodes import LearnerSettings
 from gps.tasks.mujoco.reacher import PARTIAL, START, Reacher, ReacherSettings, draw_apart, sunflower
 
 HORIZON = 7
@@ -241,8 +242,8 @@ def assert_independent(errors: np.ndarray, others: np.ndarray):
 def test_noise_in_collected_samples_is_independent():
     """Over joints, time steps, samples and conditions, and of the start pose and the exploration."""
     samples = 40
-    settings = BadmmSettings(samples=samples, learner=LearnerSettings(hidden=(4,)))
-    guider = Badmm(PARTIAL_TASK, settings)
+    learner = TaughtLearnerSettings(network=NetworkSettings(hidden=(4,)))
+    guider = badmm(PARTIAL_TASK, BadmmSettings(sampling=SamplingSettings(samples=samples), learner=learner))
     collected = jax.jit(guider.collect)(guider.init(jax.random.key(0)), jax.random.key(1))
     xs, observations = np.asarray(collected.xs), np.asarray(collected.observations)
     M, T = 8, 20
