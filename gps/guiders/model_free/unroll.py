@@ -145,11 +145,16 @@ def values_after(networks: Networks, params, critic: str, memories: Float[Array,
         seen_after: what is seen of these states, normalised.
         needed: where they are read, besides the last step.
     """
+    L, N = needed.shape
+    # so many steps at a time: a loop of a few large parts, most of which need nothing
+    rows = next(rows for rows in (64, 32, 16, 8, 4, 2, 1) if L % rows == 0 and (rows * N <= 512 or rows == 1))
 
-    def step(inputs):
+    def part(inputs):
         memory, seen, needed = inputs
-        seen, first = jax.tree.map(lambda x: x[None], (seen, jnp.zeros_like(needed)))
-        run = lambda: networks.run(params, (critic,), {critic: memory}, seen, first)[critic][1][0]  # noqa: E731
-        return jax.lax.cond(needed.any(), run, lambda: jnp.zeros(needed.shape))
+        run = lambda: networks.run(params, (critic,), {critic: memory}, seen, jnp.zeros((1, rows * N), bool))  # noqa: E731
+        return jax.lax.cond(needed.any(), lambda: run()[critic][1][0], lambda: jnp.zeros(rows * N))
 
-    return jax.lax.map(step, (memories, seen_after, needed.at[-1].set(True)))
+    needed = needed.at[-1].set(True).reshape(L // rows, rows * N)
+    memories = memories.reshape(L // rows, rows * N, memories.shape[-1])
+    seen_after = jax.tree.map(lambda x: x.reshape(L // rows, 1, rows * N, *x.shape[2:]), seen_after)
+    return jax.lax.map(part, (memories, seen_after, needed)).reshape(L, N)
