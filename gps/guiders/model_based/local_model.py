@@ -52,7 +52,7 @@ class LocalModel:
 
 def fit(task: ControlTask, samples: Samples, settings: LocalModelSettings) -> LocalModel:
     """Fit dynamics and expand the cost around each condition's mean trajectory; fields get a leading M."""
-    share = samples.weights / jnp.maximum(samples.weights.sum(1, keepdims=True), 1.0)
+    share = samples.share
     centre_x = jnp.einsum("mn,mntx->mtx", share, samples.xs)
     centre_u = jnp.einsum("mn,mntu->mtu", share, samples.us)
     dx, du = samples.xs - centre_x[:, None], samples.us - centre_u[:, None]

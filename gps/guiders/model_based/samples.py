@@ -31,6 +31,11 @@ class Samples:
     weights: Float[Array, "M N"]  # 1, or 0 where the simulation diverged
 
     @property
+    def share(self) -> Float[Array, "M N"]:
+        """Of each sample in a mean over those of its condition that count."""
+        return self.weights / jnp.maximum(self.weights.sum(1, keepdims=True), 1.0)
+
+    @property
     def cost(self) -> Float[Array, " M"]:
         """Mean cost of an episode."""
         return weighted_mean(self.costs.sum(-1), self.weights)

@@ -63,6 +63,7 @@ class Prepared:
 
     samples: Samples  # that count
     models: LocalModel  # of the new samples
+    learner: LinearGaussian  # linearised around the new samples, in absolute coordinates
     reference: LinearGaussian  # in absolute coordinates
     evidence: Evidence
 
@@ -147,8 +148,7 @@ class ModelBased:
 
         rounds = self.method.rounds
         turns = (jax.random.split(key, rounds), jnp.arange(rounds) == rounds - 1)
-        learner = self.teaching.linearized(state.learner.policy, collected)
-        (state, learner), log = jax.lax.scan(turn, (state, learner), turns)
+        (state, learner), log = jax.lax.scan(turn, (state, prepared.learner), turns)
         last = {name: values.sum(0) if name.startswith("failed_") else values[-1] for name, values in log.items()}
         return self._promise(state, prepared, learner), {**metrics, **last}
 
@@ -196,7 +196,7 @@ class ModelBased:
             "learner_took_over": evidence.took_over.sum(),
             "diverged_samples": (collected.weights == 0).sum(),
         }
-        return state, Prepared(kept, models, reference, evidence), metrics
+        return state, Prepared(kept, models, learner, reference, evidence), metrics
 
     def improve(
         self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian

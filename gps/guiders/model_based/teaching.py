@@ -66,8 +66,7 @@ class Teaching:
         """The learner as a controller around the samples of each condition, in absolute coordinates; leading M."""
         task, xs = self.task, samples.xs[:, :, :-1]
         means, stds = cast(Continuous, policy.distribution).action_moments(policy.along(samples.observations))
-        share = samples.weights / jnp.maximum(samples.weights.sum(1, keepdims=True), 1.0)
-        std = jnp.einsum("mn,mntu->mtu", share, stds)
+        std = jnp.einsum("mn,mntu->mtu", samples.share, stds)
         if self.settings.linearization == "regression" or self._not_a_function():
             return jax.vmap(linearize.by_regression)(xs, means, samples.weights, std)
 
