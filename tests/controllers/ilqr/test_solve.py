@@ -18,15 +18,6 @@ def float64():
         yield
 
 
-def keep_state(x, u, t):
-    return x
-
-
-def at_rest(cost, u, options=None, final_cost=None):
-    """Minimise a cost of one action over two steps: the state does nothing."""
-    return ilqr.solve(keep_state, cost, np.zeros(1), np.full((2, 1), u), options=options, final_cost=final_cost)
-
-
 # --- linear dynamics, quadratic cost ---------------------------------------------------------------------
 
 

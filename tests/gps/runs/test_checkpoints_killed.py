@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from support.deaths import Killed, dying_after
 from support.folders import files_of, flip
 from support.processes import ENVIRONMENT, finished
 from support.states import assert_same, saved, state_of
@@ -18,28 +19,13 @@ from gps.runs.checkpoints import Checkpoints
 
 def test_a_process_that_dies_anywhere_in_a_save_loses_no_checkpoint(tmp_path, monkeypatch):
     """Save step 3 over damaged remains with a death before each of its changes to the folder in turn."""
-
-    class Killed(BaseException):
-        pass
-
     saved(tmp_path / "before", steps=(1, 2, 3))
     flip(files_of(tmp_path / "before" / "00000003" / "arrays")[0], 0)
     folder, deaths = tmp_path / "folder", 0
     while True:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "before", folder)
-        left = deaths
-
-        def count(real):
-            def counted(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
-                return real(*args, **kwargs)
-
-            return counted
-
+        count = dying_after(deaths)
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "rmtree", count(shutil.rmtree))
             for name in ("rename", "write_text", "mkdir"):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.deaths import Killed, dying_after
 
 from gps.runs.folder import RunError, RunExistsError, RunFolder
 from gps.settings import SettingsError, read_toml
@@ -21,10 +22,6 @@ def of(settings: dict):
 
 
 EXPERIMENT = of(SETTINGS)
-
-
-class Killed(BaseException):
-    pass
 
 
 def test_a_new_run_opens_with_its_settings(tmp_path):
@@ -87,18 +84,7 @@ def test_a_kill_while_the_folder_is_made_does_not_block_its_place(tmp_path, monk
     """A death before each change to the disk in turn; then the same place is taken without more ado."""
     path, deaths = tmp_path / "run", 0
     while True:
-        left = deaths
-
-        def count(real):
-            def counted(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
-                return real(*args, **kwargs)
-
-            return counted
-
+        count = dying_after(deaths)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "mkdir", count(Path.mkdir))
             patch.setattr(os, "fsync", count(os.fsync))
