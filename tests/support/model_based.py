@@ -12,6 +12,7 @@ from gps.guiders.model_based.badmm import BadmmSettings, badmm
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.mdgps import MdgpsSettings, mdgps
 from gps.guiders.model_based.settings import SamplingSettings, TaughtLearnerSettings
+from gps.guiders.model_based.start import StartSettings
 from gps.settings import from_dict as settings_from
 from gps.settings import override, to_dict
 from policies import regression
@@ -20,9 +21,10 @@ from support import oracles
 SMALL: dict[str, Any] = {"horizon": 6, "train_targets": 3, "test_targets": 4}  # of the arm
 NETWORK = NetworkSettings(hidden=(8,))
 LEARNER = TaughtLearnerSettings(NETWORK, regression.Settings(updates=6, batch_size=16))
+START = StartSettings(controller="zero")
 METHODS = {
-    "badmm": (badmm, BadmmSettings(rounds=2, sampling=SamplingSettings(samples=3), learner=LEARNER)),
-    "mdgps": (mdgps, MdgpsSettings(sampling=SamplingSettings(samples=3, by="learner"), learner=LEARNER)),
+    "badmm": (badmm, BadmmSettings(rounds=2, start=START, sampling=SamplingSettings(samples=3), learner=LEARNER)),
+    "mdgps": (mdgps, MdgpsSettings(start=START, sampling=SamplingSettings(samples=3, by="learner"), learner=LEARNER)),
 }
 
 

@@ -40,6 +40,7 @@ from gps.guiders.model_based.settings import (
     TaughtLearnerSettings,
     TrustRegionSettings,
 )
+from gps.guiders.model_based.start import StartSettings
 from gps.guiders.model_based.trajectory_step import TrajectoryStep, improve_within
 from gps.settings import check_at_least
 from gps.tasks.control_task import ControlTask
@@ -50,6 +51,7 @@ class BadmmSettings:
     """Settings of BADMM."""
 
     rounds: int = 4  # of improving, teaching and pulling back on one batch of samples
+    start: StartSettings = field(default_factory=StartSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     trust_region: TrustRegionSettings = field(default_factory=TrustRegionSettings)
     local_model: LocalModelSettings = field(default_factory=LocalModelSettings)

@@ -20,6 +20,8 @@ class Evidence:
     | the controller | not       | count   | stays                                   | them                 |
     | the learner    | faithful  | count, if they cost less than the last ones: it starts anew as the learner |||
     | the learner    | not       | do not  | stays                                   | the last that did    |
+
+    Where the model is not faithful the controller collects the next samples, whoever's turn it is.
     """
 
     learner_collected: Bool[Array, " M"]
@@ -37,28 +39,35 @@ class Evidence:
         return self.counts & self.learner_collected
 
 
-def weigh(
-    learner_collected: Bool[Array, " M"],
-    cost: Float[Array, " M"],
-    last_cost: Float[Array, " M"],
-    modelled: tuple[Float[Array, " M"], ...],
-    scale: Float[Array, " M"],
-    tolerance: float,
-    always: bool,
-) -> Evidence:
-    """Weigh what was sampled.
+def reproduces(
+    modelled: Float[Array, " M"], cost: Float[Array, " M"], scale: Float[Array, " M"], tolerance: float
+) -> Bool[Array, " M"]:
+    """Whether the cost in a local model is about that of the samples.
 
     Few samples can fit dynamics that are unstable under the very controller that they came from. The cost in the
     model then is far from the sampled one.
 
     Args:
+        scale: of differences in cost; see `Samples.cost_scale`.
+        tolerance: largest difference, in units of the scale.
+    """
+    return jnp.abs(modelled - cost) <= tolerance * scale
+
+
+def weigh(
+    learner_collected: Bool[Array, " M"],
+    faithful: Bool[Array, " M"],
+    cost: Float[Array, " M"],
+    last_cost: Float[Array, " M"],
+    always: bool,
+) -> Evidence:
+    """Weigh what was sampled.
+
+    Args:
+        faithful: as in `Evidence`.
         cost: of the samples.
         last_cost: of the last samples that counted.
-        modelled: the cost in the local models, of whoever was sampled and of whatever an improvement starts from.
-        scale: of differences in cost; see `Samples.cost_scale`.
-        tolerance: largest difference that is faithful, in units of the scale.
         always: the learner's samples count wherever the model is faithful, whatever they cost.
     """
-    faithful = jnp.stack([jnp.abs(value - cost) <= tolerance * scale for value in modelled]).all(0)
     better = (cost < last_cost) | always
     return Evidence(learner_collected, faithful, ~learner_collected | (faithful & better))

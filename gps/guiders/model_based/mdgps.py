@@ -34,6 +34,7 @@ from gps.guiders.model_based.settings import (
     TaughtLearnerSettings,
     TrustRegionSettings,
 )
+from gps.guiders.model_based.start import StartSettings
 from gps.guiders.model_based.trajectory_step import TrajectoryStep, improve_within
 from gps.settings import check_one_of
 from gps.tasks.control_task import ControlTask
@@ -47,6 +48,7 @@ class MdgpsSettings:
     """Settings of MDGPS."""
 
     step_rule: str = "global"  # whose improvement adapts the step: "classic" the controllers', "global" the learner's
+    start: StartSettings = field(default_factory=StartSettings)
     # by "controllers" is off-policy, by "learner" on-policy. Nothing but the limit, which is measured from the
     # linearised learner, ties a controller to the last one, so that off-policy steps have to be small (kl_step 0.2).
     sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(by="learner"))

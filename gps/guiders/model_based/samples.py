@@ -67,16 +67,16 @@ def collect(
     task: ControlTask,
     controllers: LinearGaussian,
     policy: NetworkPolicy,
-    learner_collects: Bool[Array, ""],
+    learner_collects: Bool[Array, " M"],
     key: PRNGKeyArray,
     settings: SamplingSettings,
 ) -> Samples:
-    """Roll out every condition, under its controller or under the learner.
+    """Roll out every condition, under its controller or where `learner_collects` under the learner.
 
     The learner's frames are drawn with their noise in both cases: what it sees is what it is taught on.
     """
 
-    def one(controller, context, key):
+    def one(controller, context, learner_collects, key):
         start, action, frame = jax.random.split(key, 3)
         noise = {
             "action": exploration_noise(action, task.horizon, task.nu, settings.smoothing),
@@ -101,8 +101,8 @@ def collect(
 
     contexts = task.train_contexts
     keys = jax.random.split(key, (len(contexts), settings.samples))
-    many = jax.vmap(jax.vmap(one, in_axes=(None, None, 0)))
-    return _without_diverged(many(controllers, contexts, keys))
+    many = jax.vmap(jax.vmap(one, in_axes=(None, None, None, 0)))
+    return _without_diverged(many(controllers, contexts, learner_collects, keys))
 
 
 def _without_diverged(samples: Samples) -> Samples:
@@ -122,7 +122,7 @@ def check(samples: Samples) -> None:
     if lost:
         raise DivergedError(
             f"all {samples.weights.shape[1]} samples of condition(s) {lost} diverged (a state was not finite or "
-            "beyond 1e6, or its cost or observation not finite): lower the exploration (guider.sampling.start_std), "
+            "beyond 1e6, or its cost or observation not finite): lower the exploration (guider.start.spread or std), "
             "the step (guider.trust_region.kl_step) or the physics timestep"
         )
 

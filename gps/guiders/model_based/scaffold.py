@@ -21,19 +21,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
 from gps.columns import Column, short, span
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based import local_model, samples
-from gps.guiders.model_based.evidence import Evidence, weigh
+from gps.guiders.model_based.evidence import Evidence, reproduces, weigh
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
+from gps.guiders.model_based.start import start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
-from gps.guiders.model_based.trajectory_step import adapt_step, with_std_floor
+from gps.guiders.model_based.trajectory_step import adapt_step, with_std_floor, within_limits
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
@@ -53,6 +54,7 @@ class ModelBasedState:
     promised: Float[Array, " M"]  # E[cost] after it, in the same models; equal to `objective` where nothing is promised
     cost: Float[Array, " M"]  # of `samples`, in task units
     samples: Samples  # the last ones that counted, which the learner is taught on
+    untrusted: Int[Array, " M"]  # iterations in a row in which the local model was not faithful
     iteration: Array
 
 
@@ -95,11 +97,10 @@ class ModelBased:
         self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> ModelBasedState:
-        """Controllers that explore around the action zero, and an untrained learner."""
+        """Controllers that explore, and an untrained learner."""
         task, sampling = self.task, self.settings.sampling
-        M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
-        chol = jnp.broadcast_to(sampling.start_std * jnp.eye(nu), (M, T, nu, nu))
-        controllers = LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
+        M = len(task.train_contexts)
+        controllers = start_controllers(task, self.settings.start, sampling.std_floor)
         learner, _ = jax.random.split(key)
         return ModelBasedState(
             learner=self.teaching.start(learner),
@@ -111,12 +112,13 @@ class ModelBased:
             promised=jnp.zeros(M),
             cost=jnp.zeros(M),
             samples=samples.none_yet(task, sampling.samples),
+            untrusted=jnp.zeros(M, jnp.int32),
             iteration=jnp.zeros((), jnp.int32),
         )
 
     def collect(self, state: ModelBasedState, key: PRNGKeyArray) -> Samples:
         """Roll the controllers (or the learner) through the simulator."""
-        collects = self._learner_collects(state.iteration)
+        collects = self._learner_collects(state)
         return samples.collect(
             self.task, state.controllers, state.learner.policy, collects, key, self.settings.sampling
         )
@@ -158,34 +160,39 @@ class ModelBased:
         models = local_model.fit(self.task, collected, self.settings.local_model)
         state = dataclasses.replace(state, learner=self.teaching.normalized(state.learner, collected))
         learner = self.teaching.linearized(state.learner.policy, collected)
-        by_learner = jnp.broadcast_to(self._learner_collects(state.iteration), state.cost.shape)
+        by_learner = self._learner_collects(state)
         sampled = select(by_learner, learner, state.controllers)
-        # an untrained learner stands for nothing: the first step of all is measured from the controllers
-        leader = select(state.iteration == 0, state.controllers, learner) if method.learner_leads else sampled
-        always = method.learner_leads or sampling.by == "learner"
-        in_models = jax.vmap(LocalModel.expected_cost)
-        modelled = (in_models(models, sampled), in_models(models, leader))
+        cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
         tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
-        evidence = weigh(by_learner, collected.cost, state.cost, modelled, scale, tolerance, always)
+        faithful, learner_too = (
+            reproduces(modelled, collected.cost, scale, tolerance) for modelled in (cost_of, of_learner)
+        )
+        # An untrained learner stands for nothing, nor does one that the samples of the controller say nothing of: a
+        # step that the learner would lead is measured from the controller then.
+        leads = method.learner_leads & learner_too & (state.iteration > 0)
+        always = method.learner_leads or sampling.by == "learner"
+        evidence = weigh(by_learner, faithful, collected.cost, state.cost, always)
 
-        actual = modelled[1 if method.learner_promises else 0]
+        actual = jnp.where(leads, of_learner, cost_of) if method.learner_promises else cost_of
         # an improvement was tried, who promised it was sampled, and this model can tell what it has brought
-        tested = method.learner_promises | ~by_learner | (sampling.by == "learner")
-        judged = evidence.trusted & tested & (state.promised != state.objective)
+        tested = leads if method.learner_promises else ~by_learner | (sampling.by == "learner")
         gained, promised = state.objective - actual, state.objective - state.promised
+        # a promise larger than any that a faithful model could make is none
+        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= tolerance * scale)
         kept = select(evidence.counts, collected, state.samples)
         state = dataclasses.replace(
             state,
             controllers=select(evidence.took_over, learner, state.controllers),
             # the duals belonged to a trajectory that is given up
             duals=select(evidence.took_over, method.restart(state.duals), state.duals),
-            step=self._adapt_step(state.step, gained, promised, judged),
+            step=self._adapt_step(state.step, gained, promised, judged, faithful),
             objective=jnp.where(evidence.trusted, actual, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
             samples=kept,
+            untrusted=jnp.where(faithful, 0, state.untrusted + 1),
             iteration=state.iteration + 1,
         )
-        reference = leader if method.learner_leads else state.controllers
+        reference = select(leads, learner, state.controllers)
         metrics = {
             "cost": collected.cost,
             "controllers_score": samples.score(self.task, collected),
@@ -195,6 +202,7 @@ class ModelBased:
             "untrusted_models": (~evidence.faithful).sum(),
             "learner_took_over": evidence.took_over.sum(),
             "diverged_samples": (collected.weights == 0).sum(),
+            "saturated_actions": (jnp.abs(collected.us) >= 1.0).mean((1, 2, 3)),
         }
         return state, Prepared(kept, models, learner, reference, evidence), metrics
 
@@ -206,7 +214,8 @@ class ModelBased:
         conditions = self._conditions(state, prepared, learner)
         found = jax.vmap(self.method.improve)(conditions, state.duals)
         usable = found.solved & trusted
-        floored = with_std_floor(found.controller, self.settings.sampling.std_floor)
+        limited = jax.vmap(within_limits)(prepared.models, found.controller)
+        floored = with_std_floor(limited, self.settings.sampling.std_floor)
         state = dataclasses.replace(
             state,
             controllers=select(usable, floored, state.controllers),
@@ -265,17 +274,30 @@ class ModelBased:
         limit = state.step * self.settings.trust_region.kl_step * self.task.horizon
         return Condition(prepared.models, prepared.samples, learner, prepared.reference, limit, state.eta)
 
-    def _learner_collects(self, iteration: Array) -> Bool[Array, ""]:
-        """Whether the learner collects in this iteration; an untrained one never does."""
-        sampling = self.settings.sampling
-        if sampling.by == "both":
-            return iteration % sampling.learner_every == sampling.learner_every - 1
-        return (iteration > 0) & (sampling.by == "learner")
+    def _learner_collects(self, state: ModelBasedState) -> Bool[Array, " M"]:
+        """Whether the learner collects in this iteration.
 
-    def _adapt_step(self, step: Array, gained: Array, promised: Array, judged: Array) -> Float[Array, " M"]:
-        """The step size of each condition, or by sums over those that can be judged the one of all."""
+        An untrained one never does, nor does any where the last local model was not faithful: its controller is asked
+        again, which is nearer to what the model before was about.
+        """
+        sampling, i = self.settings.sampling, state.iteration
+        if sampling.by == "both":
+            turn = i % sampling.learner_every == sampling.learner_every - 1
+        else:
+            turn = (i > 0) & (sampling.by == "learner")
+        return turn & (state.untrusted == 0)
+
+    def _adapt_step(
+        self, step: Array, gained: Array, promised: Array, judged: Array, faithful: Array
+    ) -> Float[Array, " M"]:
+        """The step size of each condition, or by sums over those that can be judged the one of all.
+
+        A model that is not faithful halves it.
+        """
         region = self.settings.trust_region
         gained, promised = jnp.where(judged, gained, 0.0), jnp.where(judged, promised, 0.0)
+        lost = (~faithful).astype(step.dtype)
         if self.method.one_step:
             gained, promised = (jnp.broadcast_to(x.sum(), step.shape) for x in (gained, promised))
-        return adapt_step(step, gained, promised, (region.step_min, region.step_max))
+            lost = jnp.broadcast_to(lost.mean(), step.shape)
+        return adapt_step(step * 0.5**lost, gained, promised, (region.step_min, region.step_max))

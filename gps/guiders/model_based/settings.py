@@ -21,14 +21,13 @@ class SamplingSettings:
     by: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both" in turn
     learner_every: int = 2  # with "both", the learner collects every so many iterations
     smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
-    start_std: float = 0.3  # standard deviation of the first controllers' actions
     std_floor: float = 0.02  # smallest standard deviation of a controller's action, given its other actions
 
     def __post_init__(self):
         check_one_of(self, "by", COLLECTORS)
         check_at_least(self, 2, "samples", "learner_every")
         check_at_least(self, 0, "smoothing")
-        check_positive(self, "start_std", "std_floor")
+        check_positive(self, "std_floor")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ def improve_within(
 ) -> TrajectoryStep:
     """Minimise E_p[cost] within KL(p || reference) <= limit in one condition's model (`trust_region.solve`).
 
+    The model knows no limits of the actions; see `within_limits`.
+
     Args:
         cost: in the model's deviations, in task units.
         reference: in absolute coordinates.
@@ -62,8 +64,28 @@ def improve_within(
     return TrajectoryStep(controller, solved, solution.kl, solution.eta, solution.sweeps)
 
 
+def within_limits(model: LocalModel, controller: LinearGaussian) -> LinearGaussian:
+    """The controller with mean actions inside [-1, 1] along its mean trajectory in the model; absolute coordinates.
+
+    What is beyond would be cut off in the simulator, and the learner would be taught actions that nothing can apply.
+    """
+    d, xs = model.dynamics, model.xs
+
+    def step(dx, inputs):
+        A, B, c, K, k, x, u = inputs
+        wanted = K @ (x + dx) + k
+        applied = jnp.clip(wanted, -1.0, 1.0)
+        return A @ dx + B @ (applied - u) + c, k + applied - wanted
+
+    inputs = (d.A, d.B, d.c, controller.K, controller.k, xs[:-1], model.us)
+    _, k = jax.lax.scan(step, model.initial.mean, inputs)
+    return dataclasses.replace(controller, k=k)
+
+
 def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float]) -> Float[Array, " *M"]:
     """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
+
+    A promise that things get worse, as augmented costs make them, never enlarges the step, not even where it is kept.
 
     Args:
         step: multiplies the KL limit.
@@ -73,7 +95,7 @@ def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float,
         bounds: of the step.
     """
     shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
-    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, 5.0)
+    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, jnp.where(promised > 0.0, 5.0, 1.0))
     step = jnp.where(promised != 0.0, step * factor, step)
     return jnp.clip(step, *bounds)
 

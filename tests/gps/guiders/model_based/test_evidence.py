@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gps.guiders.model_based.evidence import weigh
+from gps.guiders.model_based.evidence import reproduces, weigh
 
 
 def evidence(learner, cost, last, modelled, always=False):
-    arrays = [jnp.asarray([value]) for value in (learner, cost, last, modelled)]
-    return weigh(arrays[0], arrays[1], arrays[2], (arrays[3], arrays[1]), jnp.asarray([10.0]), 0.5, always)
+    cost, last, modelled, scale = (jnp.asarray([value]) for value in (cost, last, modelled, 10.0))
+    return weigh(jnp.asarray([learner]), reproduces(modelled, cost, scale, 0.5), cost, last, always)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,3 @@ def test_every_row_of_the_table(learner, cost, modelled, always, counts, trusted
     weighed = evidence(learner, cost, 10.0, modelled, always)
     assert (bool(weighed.counts[0]), bool(weighed.trusted[0])) == (counts, trusted)
     assert bool(weighed.took_over[0]) == took_over
-
-
-def test_what_an_improvement_starts_from_must_be_in_the_model_too():
-    one = jnp.asarray([1.0])
-    near, far = (one, one), (one, jnp.asarray([1e3]))
-    collected = jnp.asarray([False])
-    for modelled, trusted in ((near, True), (far, False)):
-        assert bool(weigh(collected, one, one, modelled, one, 3.0, False).trusted[0]) == trusted

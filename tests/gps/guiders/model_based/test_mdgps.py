@@ -81,7 +81,7 @@ def test_the_first_limit_is_measured_from_the_explorers_and_later_ones_from_the_
     prepare, _ = phases_of_methods["mdgps"]
     _, prepared, _ = prepare(states[0], collect(states[0], jax.random.key(1)))
     np.testing.assert_array_equal(prepared.reference.k, states[0].controllers.k)
-    np.testing.assert_array_equal(prepared.reference.chol[..., 0, 0], np.float32(guider.settings.sampling.start_std))
+    np.testing.assert_array_equal(prepared.reference.chol[..., 0, 0], np.float32(guider.settings.start.std))
 
     samples = collect(states[2], jax.random.key(3))
     new, prepared, _ = prepare(states[2], samples)
