@@ -11,7 +11,7 @@ import jax
 import mujoco
 
 from dynamics.mujoco_engine import MujocoSimulator
-from dynamics.simulator import Simulator
+from dynamics.simulator import Simulator, joints_size
 
 ENGINES = ("auto", "mujoco", "mjx")
 
@@ -33,10 +33,10 @@ def make_simulator(model: mujoco.MjModel, substeps: int, engine: str = "auto") -
     if substeps < 1:
         raise ValueError(f"substeps must be at least 1, not {substeps}")
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-    if size != 1 + model.nq + model.nv + model.na:
+    if size != joints_size(model):
         raise ValueError(
             f"the model keeps {size} numbers of physics state but time, qpos, qvel and act are only "
-            f"{1 + model.nq + model.nv + model.na}: remove its plugins and actuator delays"
+            f"{joints_size(model)}: remove its plugins and actuator delays"
         )
     if engine == "mjx":
         from dynamics.mjx_engine import MjxSimulator  # takes half a second to import

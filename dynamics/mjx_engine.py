@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
 
-from dynamics.simulator import clip, control_range, finite
+from dynamics.simulator import clip, control_range, finite, joints_size
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints that warp is missing, which we do not use
     from mujoco import mjx
@@ -44,7 +44,8 @@ class MjxSimulator:
         """See `Simulator.step`."""
         data = self._load(state, self.clip(action))
         data, _ = jax.lax.scan(lambda d, _: (mjx.step(self._mjx, d), None), data, None, length=self.substeps)
-        after = jnp.concatenate([data.time[None], data.qpos, data.qvel, data.act]).astype(state.dtype)
+        mocap = state[joints_size(self.model) :]
+        after = jnp.concatenate([data.time[None], data.qpos, data.qvel, data.act, mocap]).astype(state.dtype)
         # a product, so that derivatives are NaN there too
         return after * jnp.where(finite(after) & finite(state), 1.0, jnp.nan).astype(state.dtype)
 
@@ -54,6 +55,11 @@ class MjxSimulator:
         return jnp.where(finite(state), values, jnp.nan)
 
     def _load(self, state, control):
-        nq, nv = self.model.nq, self.model.nv
-        time, qpos, qvel, act = jnp.split(state, [1, 1 + nq, 1 + nq + nv])
-        return self._data.replace(time=time[0], qpos=qpos, qvel=qvel, act=act, ctrl=control)
+        nq, nv, nmocap = self.model.nq, self.model.nv, self.model.nmocap
+        n = joints_size(self.model)
+        time, qpos, qvel, act, mocap = jnp.split(state, [1, 1 + nq, 1 + nq + nv, n])
+        data = self._data.replace(time=time[0], qpos=qpos, qvel=qvel, act=act, ctrl=control)
+        if not nmocap:
+            return data
+        places, turns = jnp.split(jax.lax.stop_gradient(mocap), [3 * nmocap])
+        return data.replace(mocap_pos=places.reshape(nmocap, 3), mocap_quat=turns.reshape(nmocap, 4))

@@ -18,14 +18,16 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco import rollout
 
-from dynamics.simulator import STATE_LIMIT, clip, control_range, require_coordinates
+from dynamics.simulator import STATE_LIMIT, clip, control_range, joints_size, require_coordinates, state_size
 
 # By default each simulation that blows up writes a line to standard error and to a file in the current folder;
 # here such a state becomes NaN, which is counted and reported where it matters.
 mujoco.set_mju_user_warning(logging.getLogger(__name__).debug)
 
 EPSILON = 1e-6  # of finite differences; in double precision a centred one is then good to about 1e-9
-PHYSICS, CONTROL = mujoco.mjtState.mjSTATE_FULLPHYSICS, mujoco.mjtState.mjSTATE_CTRL.value
+PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
+MOCAP = mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
+CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
 
 class MujocoSimulator:
@@ -40,7 +42,7 @@ class MujocoSimulator:
     def __init__(self, model: mujoco.MjModel, substeps: int):
         self.model = model = copy.deepcopy(model)
         self.substeps = substeps
-        self._nstate = 1 + model.nq + model.nv + model.na
+        self._nstate, self._njoints = state_size(model), joints_size(model)
         # a diverged simulation must show, not silently restart from the model's initial state
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -114,6 +116,7 @@ class MujocoSimulator:
         after = ended[:, -1]
         # where the engine gave up it took fewer steps than it was asked for
         whole = after[:, 0] - doubles[:, 0] > (self.substeps - 0.5) * self.model.opt.timestep
+        after = np.concatenate([after, doubles[:, self._njoints : self._nstate]], axis=1)  # mocap bodies stay
         after[~(sound & whole & within_limits(after))] = np.nan
         return after
 
@@ -147,20 +150,24 @@ class MujocoSimulator:
 
     def _transition(self, data, row, jacobian) -> None:
         """Fill in d(next state) / d(state, action) of one sound row: physics step by physics step."""
-        model, n = self.model, self._nstate
+        model, n, nu = self.model, self._njoints, self.model.nu
+        mocap, action = row[n : self._nstate], row[self._nstate :]
         mujoco.mj_setState(model, data, row[:n], PHYSICS)
-        data.ctrl[:], data.qacc_warmstart[:], data.warning.number[:] = row[n:], 0.0, 0
-        A, B = np.empty((n - 1, n - 1)), np.empty((n - 1, model.nu))
-        total = np.eye(n - 1, row.size - 1)
+        mujoco.mj_setState(model, data, mocap, MOCAP)
+        data.ctrl[:], data.qacc_warmstart[:], data.warning.number[:] = action, 0.0, 0
+        A, B = np.empty((n - 1, n - 1)), np.empty((n - 1, nu))
+        total = np.eye(n - 1, n - 1 + nu)
         for _ in range(self.substeps):
             mujoco.mjd_transitionFD(model, data, EPSILON, True, A, B, None, None)
             total = A @ total
             total[:, n - 1 :] += B
             mujoco.mj_step(model, data)
         jacobian[0, 0] = 1.0  # of time
-        jacobian[1:, 1:] = total
-        mujoco.mj_getState(model, data, row[:n], PHYSICS)
-        if data.warning.number.any() or not within_limits(row[:n]):
+        jacobian[1:n, 1:n], jacobian[1:n, self._nstate :] = total[:, : n - 1], total[:, n - 1 :]
+        jacobian[n:, n : self._nstate] = np.eye(len(mocap))
+        after = np.empty(n)
+        mujoco.mj_getState(model, data, after, PHYSICS)
+        if data.warning.number.any() or not within_limits(after):
             jacobian[:] = np.nan
 
     def _sound(self, rows) -> tuple[np.ndarray, np.ndarray]:
@@ -173,9 +180,10 @@ class MujocoSimulator:
         return rows, sound
 
     def _simulate(self, rows, steps) -> tuple[np.ndarray, np.ndarray]:
-        model, n = self.model, self._nstate
-        control = np.empty((len(rows), steps, model.nu))
-        control[:] = rows[:, None, n:]
+        model, n = self.model, self._njoints
+        mocap, action = rows[:, n : self._nstate], rows[:, self._nstate :]
+        control = np.empty((len(rows), steps, rows.shape[1] - n))
+        control[:] = np.concatenate([action, mocap], axis=1)[:, None]  # in the order of MuJoCo's state
         ended = np.empty((len(rows), steps, n))
         sensors = np.empty((len(rows), steps, model.nsensordata))
         with self._using_data:
@@ -185,7 +193,7 @@ class MujocoSimulator:
                 np.ascontiguousarray(rows[:, :n]),
                 control,
                 nstep=steps,
-                control_spec=CONTROL,
+                control_spec=CONTROL | MOCAP if model.nmocap else CONTROL,
                 state=ended,
                 sensordata=sensors,
                 skip_checks=True,  # of these arrays; they take longer than a step of one small model

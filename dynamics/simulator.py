@@ -1,7 +1,9 @@
 """The simulator contract, and what both engines share; `dynamics.engines` chooses one.
 
-A simulator's state is MuJoCo's full physics state vector (time, qpos, qvel, act), one flat array of
-`nstate` numbers. Both engines read the same MJCF and agree within tolerance.
+A simulator's state is MuJoCo's full physics state vector (time, qpos, qvel, act), one flat array of `nstate` numbers.
+Where the model has mocap bodies, their poses follow at its end: all positions (3 each, m), then all quaternions (4 each).
+A step leaves them as they are, so that a start state says where such a body stands in that episode. Both engines read
+the same MJCF and agree within tolerance.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -37,7 +39,8 @@ class Simulator(Protocol):
 
         Differentiable, with nq == nv: exact in MJX, MuJoCo's centred finite differences in the C engine. The
         derivative with respect to an action is zero beyond the control range, and at its ends the slope inside,
-        so that a solver with the same limits sees what leaving them would gain.
+        so that a solver with the same limits sees what leaving them would gain. Poses of mocap bodies are constants:
+        the derivative of the joints' state with respect to them is set to zero, and their own is the identity.
         """
         ...
 
@@ -46,9 +49,36 @@ class Simulator(Protocol):
         ...
 
 
-def physics_state(model: mujoco.MjModel, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> Array:
-    """The state vector at time zero with the given positions and velocities and resting actuators."""
-    return jnp.concatenate([jnp.zeros(1), qpos, qvel, jnp.zeros(model.na)])
+def physics_state(
+    model: mujoco.MjModel,
+    qpos: Float[Array, " nq"],
+    qvel: Float[Array, " nv"],
+    mocap: tuple[Float[Array, "nmocap 3"], Float[Array, "nmocap 4"]] | None = None,
+) -> Float[Array, " nstate"]:
+    """The state vector at time zero with the given positions and velocities and resting actuators.
+
+    Args:
+        mocap: positions (m) and quaternions of the mocap bodies; the model's own by default.
+    """
+    places, turns = mocap_poses(model) if mocap is None else mocap
+    parts = [jnp.zeros(1), qpos, qvel, jnp.zeros(model.na), jnp.ravel(places), jnp.ravel(turns)]
+    return jnp.concatenate([jnp.asarray(part, jnp.result_type(float)) for part in parts])
+
+
+def joints_size(model: mujoco.MjModel) -> int:
+    """Numbers of time, qpos, qvel and act: the state without the poses of mocap bodies."""
+    return 1 + model.nq + model.nv + model.na
+
+
+def state_size(model: mujoco.MjModel) -> int:
+    """Numbers of a state."""
+    return joints_size(model) + 7 * model.nmocap
+
+
+def mocap_poses(model: mujoco.MjModel) -> tuple[Float[np.ndarray, "nmocap 3"], Float[np.ndarray, "nmocap 4"]]:
+    """Positions (m) and quaternions that the model itself gives its mocap bodies."""
+    bodies = np.argsort(np.where(model.body_mocapid < 0, model.nbody, model.body_mocapid))[: model.nmocap]
+    return model.body_pos[bodies], model.body_quat[bodies]
 
 
 def control_range(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,9 @@ class Entry:
     about: str = ""  # a line about it
     engines: bool = False  # of a task: there is an engine to choose
     values: Mapping[str, Any] = field(default_factory=dict)  # of the settings, where they are not their class's own
-    # Of a task: tables of settings ("run", "guider") over the defaults of model-free guiders, as far as they have them.
+    # Of a task: tables of settings over the defaults of guiders of that kind, see `gps.tasks.presets`.
     model_free: Mapping[str, Any] = field(default_factory=dict)
+    model_based: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Entry:
         """The same with everything imported: `settings` are an object, and `build` can be called.

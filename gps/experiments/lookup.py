@@ -1,4 +1,4 @@
-"""What can be run, by name: tasks, guiders, and what model-free guiders take as defaults on each task."""
+"""What can be run, by name: tasks, guiders, and what guiders take as defaults on each task."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def find(kind: str, name: str) -> Entry:
 
 def defaults(task: str, guider: str) -> dict[str, Any]:
     """Tables "run" and "guider" of settings that a guider takes on a task over its own defaults."""
-    if guider not in METHODS:
-        return {}
-    return presets.of(find("task", task).model_free, guider, find("guider", guider).settings)
+    entry = find("task", task)
+    tables = entry.model_free if guider in METHODS else entry.model_based
+    return presets.of(tables, guider, find("guider", guider).settings)

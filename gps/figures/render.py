@@ -95,7 +95,11 @@ def draw(folder: Path) -> None:
 
 
 def _show(model, data, state) -> None:
-    mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+    kinds = mujoco.mjtState
+    n = mujoco.mj_stateSize(model, kinds.mjSTATE_FULLPHYSICS)
+    mujoco.mj_setState(model, data, state[:n], kinds.mjSTATE_FULLPHYSICS)
+    if model.nmocap:  # their poses follow, see dynamics.simulator
+        mujoco.mj_setState(model, data, state[n:], kinds.mjSTATE_MOCAP_POS.value | kinds.mjSTATE_MOCAP_QUAT.value)
     mujoco.mj_forward(model, data)
 
 

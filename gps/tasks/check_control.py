@@ -16,6 +16,7 @@ import numpy as np
 
 from controllers.expand import LeastSquares, expand_at
 from dynamics.kinematics import BALL, FREE
+from dynamics.simulator import state_size
 from gps.tasks.task import ActionSpace, Score
 
 _WANTED = {
@@ -135,7 +136,7 @@ def _members(task) -> Iterator[str]:
     given |= {"noise": array(task.noise_size), "xs": array(T + 1, task.nx), "us": array(T, task.nu)}
     model = getattr(task.simulator, "model", None)
     wanted = {
-        "initial_state": (None if model is None else (1 + model.nq + model.nv + model.na,), "the physics state"),
+        "initial_state": (None if model is None else (state_size(model),), "the physics state"),
         "control_state": ((task.nx,), "nx"),
         "observe": ((task.frame_size,), "frame_size"),
         "target": ((3,), "a place in the world"),

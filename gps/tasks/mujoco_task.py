@@ -10,7 +10,7 @@ sees and how an episode is judged:
         def __init__(self, settings, engine, name):
             super().__init__(load("pointing.xml", __file__), engine, name, (train, test), horizon=50, substeps=5)
 
-        def cost(self, x, u, t, context): ...
+        def residual(self, x, u, t, context): ...  # of the cost 1/2 |residual|^2; gps.tasks.costs has parts of it
         def observe(self, x, context, noise): ...
         def measure(self, xs, us, context): ...
 """
@@ -21,6 +21,7 @@ sees and how an episode is judged:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -29,9 +30,10 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from controllers.expand import LeastSquares
 from dynamics.engines import make_simulator, resolve_engine
 from dynamics.kinematics import BALL, FREE, Kinematics, configuration, coordinates
-from dynamics.simulator import physics_state
+from dynamics.simulator import joints_size, mocap_poses, physics_state
 from gps.tasks.task import ActionSpace, Score, State
 
 
@@ -70,10 +72,6 @@ class MujocoTask(ABC):
         self.actions = ActionSpace(model.nu)
 
     @abstractmethod
-    def cost(self, x: Float[Array, " nx"], u: Float[Array, " nu"], t, context: Float[Array, " nc"]) -> Array:
-        """See `ControlTask.cost`."""
-
-    @abstractmethod
     def observe(self, x: Float[Array, " nx"], context: Float[Array, " nc"], noise: Array) -> Float[Array, " frame"]:
         """See `ControlTask.observe`."""
 
@@ -83,10 +81,24 @@ class MujocoTask(ABC):
 
     # What a task may replace.
 
-    def final_cost(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
-        """See `ControlTask.final_cost`: none."""
+    @property
+    def cost(self) -> Callable[..., Array]:
+        """See `ControlTask.cost`: 1/2 |residual|^2. A task whose cost is no sum of squares has a method of this name."""
+        return LeastSquares(self.residual)
+
+    @property
+    def final_cost(self) -> Callable[..., Array]:
+        """See `ControlTask.final_cost`: likewise, of `final_residual`."""
+        return LeastSquares(self.final_residual)
+
+    def residual(self, x: Float[Array, " nx"], u: Float[Array, " nu"], t, context: Float[Array, " nc"]) -> Array:
+        """Residuals (nr) of the stage cost; `gps.tasks.costs` has parts of them."""
+        raise NotImplementedError(f"task {self.name} must have a method `residual(x, u, t, context)`, or `cost`")
+
+    def final_residual(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
+        """Residuals (nr) of the terminal cost: none."""
         del context
-        return 0.0 * x.sum()
+        return 0.0 * x[:1]
 
     def privileged(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Array:
         """What a model-free guider sees: everything, without noise."""
@@ -98,20 +110,38 @@ class MujocoTask(ABC):
         model = self.simulator.model
         return jnp.asarray(model.qpos0, float), jnp.zeros(model.nv)
 
+    def mocap(self, context: Float[Array, " nc"]) -> Float[Array, "nmocap 3"]:
+        """Positions of the mocap bodies in an episode, in m: the model's own. So a context moves geometry."""
+        del context
+        return jnp.asarray(mocap_poses(self.simulator.model)[0], float)
+
+    def mocap_turns(self, context: Float[Array, " nc"]) -> Float[Array, "nmocap 4"]:
+        """Their quaternions: the model's own."""
+        del context
+        return jnp.asarray(mocap_poses(self.simulator.model)[1], float)
+
     def initial_state(self, key: PRNGKeyArray, context: Float[Array, " nc"]) -> Float[Array, " nstate"]:
         """See `ControlTask.initial_state`."""
         model = self.simulator.model
         qpos, qvel = self.start(context)
         moved, faster = self.start_noise * jax.random.normal(key, (2, model.nv))
         qpos = configuration(model, coordinates(model, qpos) + moved)
-        return physics_state(model, qpos, qvel + faster)
+        return physics_state(model, qpos, qvel + faster, (self.mocap(context), self.mocap_turns(context)))
+
+    def physics(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Float[Array, " nstate"]:
+        """The physics state, at time zero, of a controllers' state in a condition: for models of the dynamics."""
+        model = self.simulator.model
+        state = physics_state(
+            model, self.qpos(x), x[model.nv : 2 * model.nv], (self.mocap(context), self.mocap_turns(context))
+        )
+        n = joints_size(model)
+        return state.at[n - model.na : n].set(x[2 * model.nv :])
 
     def control_state(self, state: Float[Array, " nstate"]) -> Float[Array, " nx"]:
         """See `ControlTask.control_state`."""
         model = self.simulator.model
-        if model.nq == model.nv:
-            return state[1:]
-        return jnp.concatenate([coordinates(model, state[1 : 1 + model.nq]), state[1 + model.nq :]])
+        qpos, rest = jnp.split(state[1 : joints_size(model)], [model.nq])
+        return jnp.concatenate([coordinates(model, qpos), rest])
 
     # Reading of a state x.
 

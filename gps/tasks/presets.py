@@ -1,6 +1,7 @@
-"""What model-free guiders take as defaults on each task: tables of settings over their own defaults.
+"""What guiders take as defaults on each task: tables of settings over their own defaults.
 
-A table, or a key of it, counts for the guiders that have it; what is under "methods" for the guider of that name.
+A task has tables for model-free guiders and others for model-based ones. A table, or a key of it, counts for the
+guiders that have it; what is under "methods" for the guider of that name.
 """
 
 from __future__ import annotations
@@ -98,6 +99,32 @@ def locomotion(
             "teacher": {"updates": 80},
         },
     }
+
+
+# Tables for model-based guiders.
+
+SWINGING: Tables = {
+    "run": {"iterations": 24},
+    "guider": {"sampling": {"samples": 5}},
+}
+
+ARM: Tables = {
+    "run": {"iterations": 8},
+    "guider": {"sampling": {"samples": 3, "start_std": 0.1}, "local_model": {"prior_strength": 1.0}},
+}
+
+PEG: Tables = {
+    "run": {"iterations": 8},
+    "guider": {"sampling": {"samples": 5, "start_std": 0.1}},
+}
+
+
+def remembering(tables: Tables, memory: int = 64) -> Tables:
+    """The same with a learner that has a memory (a GRU of so many units)."""
+    guider = tables.get("guider", {})
+    learner = guider.get("learner", {})
+    network = {**learner.get("network", {}), "memory": memory}
+    return {**tables, "guider": {**guider, "learner": {**learner, "network": network}}}
 
 
 BRAX: dict[str, Tables] = {  # by Brax's names
