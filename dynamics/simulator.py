@@ -1,9 +1,9 @@
 """The simulator contract, and what both engines share; `dynamics.engines` chooses one.
 
 A simulator's state is MuJoCo's full physics state vector (time, qpos, qvel, act), one flat array of `nstate` numbers.
-Where the model has mocap bodies, their poses follow at its end: all positions (3 each, m), then all quaternions (4 each).
-A step leaves them as they are, so that a start state says where such a body stands in that episode. Both engines read
-the same MJCF and agree within tolerance.
+Where the model has mocap bodies, their poses follow at its end: all positions (3 each, m), then all quaternions (4
+each). A step leaves them as they are, so that a start state says where such a body stands in that episode. Both engines
+read the same MJCF and agree within tolerance.
 """
 
 # pyright: reportAttributeAccessIssue=false

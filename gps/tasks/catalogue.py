@@ -11,29 +11,22 @@ from gps.tasks.external.layouts import PLAYGROUND
 
 
 def _reacher(settings: str, about: str) -> Entry:
-    where = "gps.tasks.mujoco.reacher"
-    return Entry(f"{where}:{settings}", f"{where}:Reacher", about, engines=True, model_free=presets.REACHING)
+    return _mujoco(f"reacher:{settings}", "Reacher", about, presets.PLANE)
 
 
 def _mujoco(
-    module: str, task: str, settings: str, about: str, model_based: presets.Tables, model_free: presets.Tables
+    settings: str, task: str, about: str, model_based: presets.Tables, model_free: presets.Tables = presets.REACHING
 ) -> Entry:
-    where = f"gps.tasks.mujoco.{module}"
+    module = settings.partition(":")[0]
+    where = "gps.tasks.mujoco"
     return Entry(
-        f"{where}:{settings}",
-        f"{where}:{task}",
+        f"{where}.{settings}",
+        f"{where}.{module}:{task}",
         about,
         engines=True,
         model_free=model_free,
         model_based=model_based,
     )
-
-
-def _arm(module: str, task: str, settings: str, about: str, model_based: presets.Tables, memory: bool = False) -> Entry:
-    kinds = (model_based, presets.REACHING)
-    if memory:
-        kinds = tuple(map(presets.remembering, kinds))
-    return _mujoco(module, task, settings, about, *kinds)
 
 
 def _doors(task: str, about: str) -> Entry:
@@ -104,17 +97,18 @@ TASKS: dict[str, Entry] = {
     "reacher": _reacher("ReacherSettings", "a two-link arm reaches for targets in the plane"),
     "reacher-pomdp": _reacher("PARTIAL", "the same; the learner sees noisy joint angles and no velocities"),
     "cartpole": _mujoco(
-        "cartpole",
-        "Cartpole",
-        "CartpoleSettings",
-        "a cart swings up a pole and holds it",
-        presets.SWINGING,
-        presets.REACHING,
+        "cartpole:CartpoleSettings", "Cartpole", "a cart swings up a pole and holds it", presets.SWINGING
     ),
-    "arm-reach": _arm("arm_reach", "ArmReach", "ArmReachSettings", "a seven-joint arm reaches for points", presets.ARM),
-    "peg": _arm("peg", "Peg", "PegSettings", "a seven-joint arm puts a peg into a hole", presets.PEG),
-    "peg-blind": _arm("peg", "Peg", "BLIND", "the same; the learner does not see the hole", presets.PEG, memory=True),
-    "peg-noisy": _arm("peg", "Peg", "NOISY", "the same; the learner sees noisy angles, no velocities", presets.PEG),
+    "arm-reach": _mujoco("arm_reach:ArmReachSettings", "ArmReach", "a seven-joint arm reaches for points", presets.ARM),
+    "peg": _mujoco("peg:PegSettings", "Peg", "a seven-joint arm puts a peg into a hole", presets.PEG),
+    "peg-blind": _mujoco(
+        "peg:BLIND",
+        "Peg",
+        "the same; the learner does not see the hole",
+        presets.remembering(presets.PEG),
+        presets.remembering(presets.REACHING),
+    ),
+    "peg-noisy": _mujoco("peg:NOISY", "Peg", "the same; the learner sees noisy angles, no velocities", presets.PEG),
     "tiger-door": _doors("TigerDoor", "open the door without the tiger, or listen first"),
     "tiger-door-alt": _doors("TigerDoorAlt", "what is best for who knows is not for who does not"),
     "autoencode-easy": _autoencode(1),

@@ -81,12 +81,12 @@ class MujocoTask(ABC):
 
     # What a task may replace.
 
-    @property
+    @cached_property
     def cost(self) -> Callable[..., Array]:
-        """See `ControlTask.cost`: 1/2 |residual|^2. A task whose cost is no sum of squares has a method of this name."""
+        """See `ControlTask.cost`: 1/2 |residual|^2. Tasks whose cost is no sum of squares have a method `cost`."""
         return LeastSquares(self.residual)
 
-    @property
+    @cached_property
     def final_cost(self) -> Callable[..., Array]:
         """See `ControlTask.final_cost`: likewise, of `final_residual`."""
         return LeastSquares(self.final_residual)

@@ -2,9 +2,13 @@
 
 States: 7 joint angles (rad) and velocities (rad/s). Actions: 7 torques, in shares of the largest. Contexts: where the
 block with the hole stands, x and y in m from the place below the start, within 10 cm. The peg is 2 cm thick and the
-hole 2.6 cm wide and 10 cm deep. Cost: square and logarithm of the distance of two points of the peg, its tip and its
-upper end, from where they are when it stands upright on the hole's bottom; velocities and actions. Score: distance of
-the tip from the bottom in the end, in cm. Solved: within 1 cm.
+hole 2.6 cm wide and 10 cm deep. Score: distance of the tip from the bottom in the end, in cm. Solved: within 1 cm.
+
+Cost: distances of two points of the peg, its tip and its upper end, from their goals, where they are when it stands
+upright on the hole's bottom. There are the square of each distance, the logarithm of each distance sideways, and that
+of the tip's in depth: if the logarithm saw sideways and depth together, a peg beside the hole would gain little by
+moving over it. In the first half of the episode both goals sink from above the hole to their places, so that the peg
+comes over the hole before it goes down. Velocities and actions cost their squares.
 
 The learner sees joint angles and velocities, the hole's place, and the offsets of both points from their goals (m). In
 `peg-blind` it sees angles, velocities and both points, and has to feel for the hole; in `peg-noisy` angles with noise
@@ -38,8 +42,10 @@ class PegSettings:
     reach: float = 0.1  # m, from its middle to its sides
     test_holes: int = 20  # drawn inside it
     distance_weight: float = 20.0  # of 1/2 distance^2 of each point, per m^2
-    log_weight: float = 0.2  # of 1/2 log(1 + distance^2 / precision^2) of each point
+    log_weight: float = 0.2  # of 1/2 log(1 + d^2 / precision^2), for d sideways of each point and in depth of the tip
     precision: float = 0.01  # m
+    lift: float = 0.12  # m, by which the goals are above their places at first
+    sinking: float = 0.5  # share of the episode in which they come down
     velocity_weight: float = 0.003  # of 1/2 velocity^2, per (rad/s)^2
     action_weight: float = 0.02  # of 1/2 action^2
     see_hole: bool = True  # the learner sees where the hole is
@@ -50,10 +56,11 @@ class PegSettings:
     def __post_init__(self):
         check_at_least(self, 2, "horizon", "holes")
         check_at_least(self, 1, "test_holes", "history")
-        check_positive(self, "precision", "reach")
+        check_positive(self, "precision", "reach", "sinking")
         if self.reach > 0.15:
             raise ValueError(f"reach must be at most 0.15 m, where the arm and the table end, not {self.reach}")
-        check_at_least(self, 0, "distance_weight", "log_weight", "velocity_weight", "action_weight", "angle_noise")
+        check_at_least(self, 0, "distance_weight", "log_weight", "velocity_weight", "action_weight")
+        check_at_least(self, 0, "angle_noise", "lift")
 
 
 BLIND = PegSettings(see_hole=False)
@@ -101,11 +108,12 @@ class Peg(Arm):
 
     def residual(self, x: Float[Array, "14"], u: Float[Array, "7"], t, context: Float[Array, "2"]) -> Array:
         """Stage cost."""
-        lift = 0.12 * jnp.maximum(0.0, 1.0 - 2.0 * t / self.horizon)
-        return costs.total(self.final_residual(x, context, lift), costs.quadratic(u, self.settings.action_weight))
+        s = self.settings
+        left = jnp.maximum(0.0, 1.0 - t / (s.sinking * self.horizon))  # of the way down
+        return costs.total(self.final_residual(x, context, s.lift * left), costs.quadratic(u, s.action_weight))
 
-    def final_residual(self, x: Float[Array, "14"], context: Float[Array, "2"], lift=0.0) -> Array:
-        """What the stage costs without the action."""
+    def final_residual(self, x: Float[Array, "14"], context: Float[Array, "2"], lift: float | Array = 0.0) -> Array:
+        """What the stage costs without the action, with goals `lift` above their places, in m."""
         s, (tip, grip) = self.settings, self.offsets(x, context) - lift * jnp.array([0.0, 0.0, 1.0])
         return costs.total(
             *(costs.quadratic(offset, s.distance_weight) for offset in (tip, grip)),

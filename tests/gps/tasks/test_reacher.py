@@ -14,6 +14,7 @@ from dynamics.rollout import rollout
 from gps.guiders.learner import NetworkSettings
 from gps.guiders.model_based.badmm import BadmmSettings, badmm
 from gps.guiders.model_based.settings import SamplingSettings, TaughtLearnerSettings
+from gps.guiders.model_based.start import StartSettings
 from gps.tasks.control_task import episode_cost
 from gps.tasks.mujoco.reacher import PARTIAL, START, Reacher, ReacherSettings, draw_apart, sunflower
 
@@ -243,7 +244,9 @@ def test_noise_in_collected_samples_is_independent():
     """Over joints, time steps, samples and conditions, and of the start pose and the exploration."""
     samples = 40
     learner = TaughtLearnerSettings(network=NetworkSettings(hidden=(4,)))
-    guider = badmm(PARTIAL_TASK, BadmmSettings(sampling=SamplingSettings(samples=samples), learner=learner))
+    start = StartSettings(controller="zero")  # without feedback, so that actions are exploration alone
+    settings = BadmmSettings(sampling=SamplingSettings(samples=samples), start=start, learner=learner)
+    guider = badmm(PARTIAL_TASK, settings)
     collected = jax.jit(guider.collect)(guider.init(jax.random.key(0)), jax.random.key(1))
     xs, observations = np.asarray(collected.xs), np.asarray(collected.observations)
     M, T = 8, 20
