@@ -28,6 +28,7 @@ from controllers import trust_region
 from gps.guiders.model_based.badmm import BadmmSettings, badmm
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import SamplingSettings, TaughtLearnerSettings
+from gps.guiders.model_based.start import StartSettings
 from gps.tasks.control_task import step_costs
 from gps.tasks.task import ActionSpace
 from policies import regression
@@ -103,7 +104,7 @@ class Row:
 def print_rows(name: str, nx: int, nu: int, repeats: int) -> None:
     """All lines for one size."""
     task = synthetic_task(nx, nu)
-    settings = BadmmSettings(sampling=SamplingSettings(samples=N), rounds=4)
+    settings = BadmmSettings(start=StartSettings("zero"), sampling=SamplingSettings(samples=N), rounds=4)
     short = TaughtLearnerSettings(training=regression.Settings(updates=1))
     guider, alone = badmm(task, settings), badmm(task, dataclasses.replace(settings, learner=short))
     key = jax.random.key(0)

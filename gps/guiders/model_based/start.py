@@ -27,8 +27,8 @@ class StartSettings:
 
     "zero": no action, with noise of `std`. "pd": each holds its start pose against gravity, joints return to it as
     critically damped oscillators. "ilqr": each follows a trajectory that iLQR finds on the simulator itself.
-    "demonstration": each follows the same recorded trajectory. "auto": "pd" where the task's state begins with the
-    positions and velocities of a model's joints, else "zero".
+    "demonstration": each follows the same recorded trajectory. "auto": "pd" where the start poses do not rest by
+    themselves and the task's state begins with the positions and velocities of a model's joints, else "zero".
     """
 
     controller: str = "auto"
@@ -59,9 +59,9 @@ def start_controllers(task: ControlTask, settings: StartSettings, std_floor: flo
     """
     M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
     kind = settings.controller
-    why_not = _not_of_joints(task)
+    why_not = "" if kind == "zero" else _not_of_joints(task)
     if kind == "auto":
-        kind = "zero" if why_not else "pd"
+        kind = "zero" if why_not or _rests(task) else "pd"
     if kind == "zero":
         chol = jnp.broadcast_to(settings.std * jnp.eye(nu), (M, T, nu, nu))
         return LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
@@ -86,6 +86,13 @@ def _start_states(task: ControlTask) -> Float[np.ndarray, "M nstate"]:
     with jax.ensure_compile_time_eval():
         keys = jax.random.split(jax.random.key(0), len(task.train_contexts))
         return np.asarray(jax.vmap(task.initial_state)(keys, task.train_contexts), float)
+
+
+def _rests(task: ControlTask) -> bool:
+    """Whether every start pose holds itself, with no action: there is no gravity, or it is in balance."""
+    model = task.simulator.model
+    poses = _start_states(task)[:, 1 : 1 + model.nq]
+    return all(np.abs(hold(model, pose, 1.0, task.dt).action).max() < 1e-3 for pose in poses)
 
 
 def _not_of_joints(task: ControlTask) -> str:
