@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gps.errors import UserError
-from gps.experiments.lookup import GUIDERS, TASKS, defaults
+from gps.experiments.lookup import GUIDERS, TASKS
 from gps.settings import flat, to_dict, unknown
 
 
@@ -40,18 +40,18 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {name:{_width(shown)}}{entry.about}")
             if options.settings:
                 _print_settings(to_dict(entry.load().settings), f"{kind}.")
-                _print_changes(name, dict(entry.model_free))
+                _print_changes("model-based", dict(entry.model_based))
+                _print_changes("model-free", dict(entry.model_free))
     if not options.names:
         _print_runs(options.runs)
     return 0
 
 
-def _print_changes(task: str, tables: dict[str, Any]) -> None:
-    """What a task changes of the defaults of guiders, for which of them, and by the names that can be set."""
+def _print_changes(kind: str, tables: dict[str, Any]) -> None:
+    """What a task changes of the defaults of guiders of a kind, by the names that can be set."""
     if not tables:
         return
-    others = " and ".join(name for name in GUIDERS if not defaults(task, name))
-    print(f"      defaults on this task, for every guider that has them but {others}:")
+    print(f"      defaults on this task, for {kind} guiders that have them:")
     _print_settings({name: table for name, table in tables.items() if name != "methods"}, "  ")
     for guider, table in tables.get("methods", {}).items():
         print(f"      and for {guider}:")

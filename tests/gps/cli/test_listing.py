@@ -44,7 +44,7 @@ def test_the_list_can_be_narrowed_to_names(said, finished):
 
 def test_the_list_says_for_which_guiders_a_task_has_defaults_and_how_to_set_them(said):
     _, out, _ = said("list", "tiger-door", "reacher", "--settings")
-    general = out.index("      defaults on this task, for every guider that has them but badmm and mdgps:", 20)
+    general = out.index("      defaults on this task, for model-free guiders that have them:", 20)
     naive = out.index("      and for gpo-naive:")
     assert general < out.index("        guider.penalty.start = 1.0") < naive
     assert out[naive + 1 : naive + 3] == [
