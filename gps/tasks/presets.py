@@ -117,8 +117,8 @@ ARM: Tables = {
 }
 
 PEG: Tables = {
-    "run": {"iterations": 14},
-    "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.07}},
+    "run": {"iterations": 9},
+    "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.07}},
 }
 
 
