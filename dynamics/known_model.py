@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dynamics.simulator import Simulator, require_coordinates
+from dynamics.simulator import Simulator, joints_size, physics_state, require_coordinates
 
 
-def known_dynamics(simulator: Simulator) -> Callable[[Array, Array, Array], Array]:
+def known_dynamics(
+    simulator: Simulator, mocap: Float[Array, " 7*nmocap"] | None = None
+) -> Callable[[Array, Array, Array], Array]:
     """`dynamics(x, u, t) -> x'` of a simulator, for solvers of known models such as `controllers.ilqr`.
 
     t is not used. Derivatives are those of `Simulator.step`, in forward and (MJX: without constraints) in reverse
@@ -23,15 +25,21 @@ def known_dynamics(simulator: Simulator) -> Callable[[Array, Array, Array], Arra
     for models without contacts. Engine "mujoco" compiles nothing and is called back for each step, and once for
     the Jacobians of a whole vmap: for models with contacts on a CPU, and for a quick start.
 
+    Args:
+        mocap: poses of the mocap bodies as at the end of a physics state; the model's own by default.
+
     Errors:
         ValueError where the model's positions are not its own coordinates (nq != nv), and where the C engine
         is to differentiate the integrator RK4.
     """
-    require_coordinates(simulator.model)
+    model = simulator.model
+    require_coordinates(model)
+    n = joints_size(model)
+    poses = physics_state(model, jnp.zeros(model.nq), jnp.zeros(model.nv))[n:] if mocap is None else mocap
 
     def dynamics(x, u, t):
         del t
-        return simulator.step(jnp.concatenate([jnp.zeros(1, x.dtype), x]), u)[1:]
+        return simulator.step(jnp.concatenate([jnp.zeros(1, x.dtype), x, poses.astype(x.dtype)]), u)[1:n]
 
     return dynamics
 

@@ -58,8 +58,6 @@ class MjxSimulator:
         nq, nv, nmocap = self.model.nq, self.model.nv, self.model.nmocap
         n = joints_size(self.model)
         time, qpos, qvel, act, mocap = jnp.split(state, [1, 1 + nq, 1 + nq + nv, n])
-        data = self._data.replace(time=time[0], qpos=qpos, qvel=qvel, act=act, ctrl=control)
-        if not nmocap:
-            return data
         places, turns = jnp.split(jax.lax.stop_gradient(mocap), [3 * nmocap])
-        return data.replace(mocap_pos=places.reshape(nmocap, 3), mocap_quat=turns.reshape(nmocap, 4))
+        poses = {"mocap_pos": places.reshape(nmocap, 3), "mocap_quat": turns.reshape(nmocap, 4)}
+        return self._data.replace(time=time[0], qpos=qpos, qvel=qvel, act=act, ctrl=control, **poses)

@@ -151,9 +151,8 @@ class MujocoSimulator:
     def _transition(self, data, row, jacobian) -> None:
         """Fill in d(next state) / d(state, action) of one sound row: physics step by physics step."""
         model, n, nu = self.model, self._njoints, self.model.nu
-        mocap, action = row[n : self._nstate], row[self._nstate :]
-        mujoco.mj_setState(model, data, row[:n], PHYSICS)
-        mujoco.mj_setState(model, data, mocap, MOCAP)
+        action = row[self._nstate :]
+        mujoco.mj_setState(model, data, row[: self._nstate], PHYSICS.value | MOCAP)
         data.ctrl[:], data.qacc_warmstart[:], data.warning.number[:] = action, 0.0, 0
         A, B = np.empty((n - 1, n - 1)), np.empty((n - 1, nu))
         total = np.eye(n - 1, n - 1 + nu)
@@ -164,7 +163,7 @@ class MujocoSimulator:
             mujoco.mj_step(model, data)
         jacobian[0, 0] = 1.0  # of time
         jacobian[1:n, 1:n], jacobian[1:n, self._nstate :] = total[:, : n - 1], total[:, n - 1 :]
-        jacobian[n:, n : self._nstate] = np.eye(len(mocap))
+        jacobian[n:, n : self._nstate] = np.eye(self._nstate - n)
         after = np.empty(n)
         mujoco.mj_getState(model, data, after, PHYSICS)
         if data.warning.number.any() or not within_limits(after):
@@ -193,7 +192,7 @@ class MujocoSimulator:
                 np.ascontiguousarray(rows[:, :n]),
                 control,
                 nstep=steps,
-                control_spec=CONTROL | MOCAP if model.nmocap else CONTROL,
+                control_spec=CONTROL | MOCAP,
                 state=ended,
                 sensordata=sensors,
                 skip_checks=True,  # of these arrays; they take longer than a step of one small model

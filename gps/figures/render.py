@@ -21,6 +21,12 @@ from jaxtyping import Float, UInt8
 
 PATIENCE = 120.0  # s, for all pictures
 COLOR = (0.84, 0.37, 0.0, 0.6)  # of targets
+# the parts of a physics state, see dynamics.simulator
+STATE = (
+    mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+    | mujoco.mjtState.mjSTATE_MOCAP_POS.value
+    | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
+)
 
 
 class RenderError(RuntimeError):
@@ -95,11 +101,7 @@ def draw(folder: Path) -> None:
 
 
 def _show(model, data, state) -> None:
-    kinds = mujoco.mjtState
-    n = mujoco.mj_stateSize(model, kinds.mjSTATE_FULLPHYSICS)
-    mujoco.mj_setState(model, data, state[:n], kinds.mjSTATE_FULLPHYSICS)
-    if model.nmocap:  # their poses follow, see dynamics.simulator
-        mujoco.mj_setState(model, data, state[n:], kinds.mjSTATE_MOCAP_POS.value | kinds.mjSTATE_MOCAP_QUAT.value)
+    mujoco.mj_setState(model, data, state, STATE)
     mujoco.mj_forward(model, data)
 
 
