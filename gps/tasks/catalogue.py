@@ -11,7 +11,7 @@ from gps.tasks.external.layouts import PLAYGROUND
 
 
 def _reacher(settings: str, about: str) -> Entry:
-    return _mujoco(f"reacher:{settings}", "Reacher", about, presets.PLANE)
+    return _mujoco(f"reacher:{settings}", "Reacher", about, {})
 
 
 def _mujoco(

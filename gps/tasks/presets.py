@@ -103,9 +103,6 @@ def locomotion(
 
 # Tables for model-based guiders.
 
-# An arm in a horizontal plane needs no torque to hold it; the results in docs/benchmarks.md are measured with this.
-PLANE: Tables = {"guider": {"start": {"controller": "zero"}}}
-
 SWINGING: Tables = {
     "run": {"iterations": 24},
     "guider": {"sampling": {"samples": 5}},

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from controllers import ilqr
 from controllers.types import LinearGaussian
-from dynamics.actuation import hold
+from dynamics.actuation import Hold, hold
 from dynamics.known_model import known_dynamics
+from dynamics.simulator import joints_size
 from gps.errors import UserError
 from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks.control_task import ControlTask
@@ -57,29 +58,38 @@ def start_controllers(task: ControlTask, settings: StartSettings, std_floor: flo
         UserError where the task's state is not of joints and the settings ask for it, where a demonstration is
         missing or of another shape.
     """
-    M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
     kind = settings.controller
-    why_not = "" if kind == "zero" else _not_of_joints(task)
-    if kind == "auto":
-        kind = "zero" if why_not or _rests(task) else "pd"
     if kind == "zero":
-        chol = jnp.broadcast_to(settings.std * jnp.eye(nu), (M, T, nu, nu))
-        return LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
+        return _still(task, settings)
+    starts = _start_states(task)
+    why_not = _not_of_joints(task, starts[0])
+    if why_not and kind == "auto":
+        return _still(task, settings)
     if why_not:
         raise UserError(f"guider.start.controller = {kind!r} {why_not}: take 'zero'")
+    model = task.simulator.model
+    holds = [hold(model, state[1 : 1 + model.nq], settings.frequency, task.dt) for state in starts]
+    if kind == "auto" and all(np.abs(about.action).max() < 1e-3 for about in holds):
+        return _still(task, settings)  # there is no gravity, or it is in balance
     if task.dt * settings.frequency > 1.0:
         raise UserError(
             f"guider.start.frequency = {settings.frequency} rad/s is too fast for actions of {task.dt} s: "
             f"take at most {1.0 / task.dt:.1f}"
         )
-    starts = _start_states(task)
     with jax.ensure_compile_time_eval():
-        each = [_held(task, state, settings, std_floor) for state in starts]
+        each = [_held(task, state, about, settings, std_floor) for state, about in zip(starts, holds, strict=True)]
         held = jax.tree.map(lambda *rows: jnp.stack(rows), *each)
-    if kind == "pd":
+    if kind in ("auto", "pd"):
         return held
     xs, us = _shown(task, settings) if kind == "demonstration" else _planned(task, starts, held, settings)
     return LinearGaussian(held.K, us - jnp.einsum("mtux,mtx->mtu", held.K, xs[:, :-1]), held.chol)
+
+
+def _still(task: ControlTask, settings: StartSettings) -> LinearGaussian:
+    """No action, and noise."""
+    M, T, nx, nu = len(task.train_contexts), task.horizon, task.nx, task.nu
+    chol = jnp.broadcast_to(settings.std * jnp.eye(nu), (M, T, nu, nu))
+    return LinearGaussian(jnp.zeros((M, T, nu, nx)), jnp.zeros((M, T, nu)), chol)
 
 
 def _start_states(task: ControlTask) -> Float[np.ndarray, "M nstate"]:
@@ -88,33 +98,25 @@ def _start_states(task: ControlTask) -> Float[np.ndarray, "M nstate"]:
         return np.asarray(jax.vmap(task.initial_state)(keys, task.train_contexts), float)
 
 
-def _rests(task: ControlTask) -> bool:
-    """Whether every start pose holds itself, with no action: there is no gravity, or it is in balance."""
-    model = task.simulator.model
-    poses = _start_states(task)[:, 1 : 1 + model.nq]
-    return all(np.abs(hold(model, pose, 1.0, task.dt).action).max() < 1e-3 for pose in poses)
-
-
-def _not_of_joints(task: ControlTask) -> str:
+def _not_of_joints(task: ControlTask, start: np.ndarray) -> str:
     """Why the controllers' state does not begin with the joints' coordinates and velocities; empty where it does."""
     model = task.simulator.model
     nq, nv = model.nq, model.nv
     if not model.nu or task.nx < 2 * nv:
         return f"needs a state of positions and velocities of all {nv} joints, and nx is {task.nx}"
     with jax.ensure_compile_time_eval():
-        state = jnp.asarray(_start_states(task)[0])
-        shown = jax.jacfwd(task.control_state)(state)
+        shown = jax.jacfwd(task.control_state)(jnp.asarray(start))
     velocities = np.asarray(shown)[nv : 2 * nv, 1 + nq : 1 + nq + nv]
     if not np.allclose(velocities, np.eye(nv)):
         return "needs a state that begins with the positions and velocities of the model's joints, in their order"
     return ""
 
 
-def _held(task: ControlTask, state: np.ndarray, settings: StartSettings, std_floor: float) -> LinearGaussian:
+def _held(
+    task: ControlTask, state: np.ndarray, about: Hold, settings: StartSettings, std_floor: float
+) -> LinearGaussian:
     """A controller that holds the pose of one start state."""
-    model = task.simulator.model
-    nv, T = model.nv, task.horizon
-    about = hold(model, state[1 : 1 + model.nq], settings.frequency, task.dt)
+    nv, T = task.simulator.model.nv, task.horizon
     K = np.zeros((task.nu, task.nx))
     K[:, : 2 * nv] = -about.K
     x = np.array(task.control_state(jnp.asarray(state)))
@@ -146,11 +148,11 @@ def _shown(task: ControlTask, settings: StartSettings) -> tuple[Array, Array]:
 
 def _planned(task, starts, held: LinearGaussian, settings: StartSettings) -> tuple[Array, Array]:
     """What iLQR finds on the simulator, from the actions that hold each start pose."""
-    dynamics = known_dynamics(task.simulator)
+    n = joints_size(task.simulator.model)
     options = ilqr.Options(max_iterations=settings.iterations)
 
     def one(state, controller, context):
-        x = task.control_state(state)
+        x, dynamics = task.control_state(state), known_dynamics(task.simulator, mocap=state[n:])
         solution = ilqr.solve(
             lambda x, u, t, _: dynamics(x, u, t),
             task.cost,
