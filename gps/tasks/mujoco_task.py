@@ -128,15 +128,6 @@ class MujocoTask(ABC):
         qpos = configuration(model, coordinates(model, qpos) + moved)
         return physics_state(model, qpos, qvel + faster, (self.mocap(context), self.mocap_turns(context)))
 
-    def physics(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Float[Array, " nstate"]:
-        """The physics state, at time zero, of a controllers' state in a condition: for models of the dynamics."""
-        model = self.simulator.model
-        state = physics_state(
-            model, self.qpos(x), x[model.nv : 2 * model.nv], (self.mocap(context), self.mocap_turns(context))
-        )
-        n = joints_size(model)
-        return state.at[n - model.na : n].set(x[2 * model.nv :])
-
     def control_state(self, state: Float[Array, " nstate"]) -> Float[Array, " nx"]:
         """See `ControlTask.control_state`."""
         model = self.simulator.model

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
@@ -54,7 +54,7 @@ class ModelBasedState:
     promised: Float[Array, " M"]  # E[cost] after it, in the same models; equal to `objective` where nothing is promised
     cost: Float[Array, " M"]  # of `samples`, in task units
     samples: Samples  # the last ones that counted, which the learner is taught on
-    untrusted: Int[Array, " M"]  # iterations in a row in which the local model was not faithful
+    untrusted: Bool[Array, " M"]  # the last local model was not faithful
     iteration: Array
 
 
@@ -112,7 +112,7 @@ class ModelBased:
             promised=jnp.zeros(M),
             cost=jnp.zeros(M),
             samples=samples.none_yet(task, sampling.samples),
-            untrusted=jnp.zeros(M, jnp.int32),
+            untrusted=jnp.zeros(M, bool),
             iteration=jnp.zeros((), jnp.int32),
         )
 
@@ -189,7 +189,7 @@ class ModelBased:
             objective=jnp.where(evidence.trusted, actual, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
             samples=kept,
-            untrusted=jnp.where(faithful, 0, state.untrusted + 1),
+            untrusted=~faithful,
             iteration=state.iteration + 1,
         )
         reference = select(leads, learner, state.controllers)
@@ -285,7 +285,7 @@ class ModelBased:
             turn = i % sampling.learner_every == sampling.learner_every - 1
         else:
             turn = (i > 0) & (sampling.by == "learner")
-        return turn & (state.untrusted == 0)
+        return turn & ~state.untrusted
 
     def _adapt_step(
         self, step: Array, gained: Array, promised: Array, judged: Array, faithful: Array
