@@ -52,7 +52,7 @@ def hold(model: mujoco.MjModel, qpos: Float[np.ndarray, " nq"], frequency: float
     moved = (np.abs(G) > 1e-9 * max(np.abs(G).max(), 1e-9)).any(1)
     inverse = np.linalg.pinv(G[moved])
     action = np.clip(inverse @ (needed - passive)[moved], low, high)
-    stiff = (model.actuator_biastype != mujoco.mjtBias.mjBIAS_NONE)[:, None]
+    stiff = (model.actuator_biasprm[:, 1:3] != 0.0).any(1)[:, None]
     gain = np.where(stiff, 0.0, inverse @ M[np.ix_(moved, moved)])
     K = np.zeros((model.nu, 2 * model.nv))
     K[:, : model.nv][:, moved] = frequency**2 * gain

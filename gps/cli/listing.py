@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gps.errors import UserError
-from gps.experiments.lookup import GUIDERS, TASKS
-from gps.settings import flat, to_dict, unknown
+from gps.experiments.lookup import GUIDERS, TASKS, unknown
+from gps.settings import flat, to_dict
 
 
 def add(commands: Any) -> argparse.ArgumentParser:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from gps.entry import Entry, imported
 from gps.guiders.catalogue import GUIDERS
 from gps.guiders.model_free.methods import METHODS
-from gps.settings import SettingsError, unknown
+from gps.settings import SettingsError
 from gps.tasks import presets
 from gps.tasks.catalogue import TASKS
 
@@ -35,6 +37,15 @@ def find(kind: str, name: str) -> Entry:
     if not isinstance(entry, Entry):
         raise SettingsError(f"{kind} {name!r}: {attribute} in {module} must be a gps.entry.Entry, not {entry!r}")
     return entry.load()
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+    """The error for a name that nothing has: it names the nearest ones, and where all of them are."""
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, n=4) or [other for other in known if name in other][:4]
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    near = f"or {', '.join(close[1:])}; " if close[1:] else ""
+    return SettingsError(f"unknown {kind} {name!r}{hint} ({near}`gps list` names all {len(known)})")
 
 
 def defaults(task: str, guider: str) -> dict[str, Any]:

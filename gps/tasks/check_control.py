@@ -39,7 +39,6 @@ _OPTIONAL = {
     "target": ("context",),
 }
 STATES = 8  # at which the cost is differentiated: half of them starts, half around them
-NEAR_ONE = (0.3, 3.0)  # sizes of control limits that exploration of a few tenths, and clipping at 1, are made for
 
 
 def check_control(task: Any) -> list[str]:
@@ -231,17 +230,17 @@ def _quaternions(task) -> Iterator[str]:
 
 
 def _control_range(task) -> Iterator[str]:
-    model = getattr(task.simulator, "model", None)
-    if model is None:
-        return
-    for i in range(model.nu):
-        low, high = model.actuator_ctrlrange[i]
-        size = max(abs(low), abs(high))
-        if model.actuator_ctrllimited[i] and not NEAR_ONE[0] <= size <= NEAR_ONE[1]:
+    """Whether actions are what `ActionSpace` says; a `MujocoTask` scales its actuators itself."""
+    far = jnp.full(task.nu, 1e9)
+    for i, (low, high) in enumerate(zip(task.simulator.clip(-far), task.simulator.clip(far), strict=True)):
+        model = getattr(task.simulator, "model", None)
+        name = i if model is None else model.actuator(i).name or i
+        if not -1e9 < low < high < 1e9:
+            yield f"actuator {name!r} has no control range, and actions are in [-1, 1]: give it ctrlrange='LOW HIGH'"
+        elif (low, high) != (-1.0, 1.0):
             yield (
-                f"warning: actuator {model.actuator(i).name!r} of `simulator` takes {low:g} to {high:g}, and guiders "
-                "explore and clip as if it were -1 to 1: scale it (for a motor, ctrlrange='-1 1' and a gear of "
-                f"{size:g} times its own)"
+                f"warning: actuator {name!r} of `simulator` takes {low:g} to {high:g}, and guiders explore and clip as "
+                "if it were -1 to 1: take the model from dynamics.action_range.with_unit_actions"
             )
 
 

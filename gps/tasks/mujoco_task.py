@@ -31,6 +31,7 @@ import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.expand import LeastSquares
+from dynamics.action_range import with_unit_actions
 from dynamics.engines import make_simulator, resolve_engine
 from dynamics.kinematics import BALL, FREE, Kinematics, configuration, coordinates
 from dynamics.simulator import joints_size, mocap_poses, physics_state
@@ -50,10 +51,16 @@ class MujocoTask(ABC):
     state, which is x = (coordinates of the joints, velocities, activations): positions in rad or m as MuJoCo has them,
     with a rotation vector instead of each quaternion (see `dynamics.kinematics`).
 
+    An action of -1 or 1 is an end of its actuator's control range, whatever that is: `simulator.model` is the given
+    model with its actuators scaled (see `dynamics.action_range`).
+
     Args:
         contexts: what to train on (M nc), and, disjoint from it, what to test on.
         horizon: actions in an episode.
         substeps: physics steps of an action.
+
+    Errors:
+        ValueError for an actuator without a control range, or one that can not be scaled.
     """
 
     score: Score
@@ -63,6 +70,7 @@ class MujocoTask(ABC):
 
     def __init__(self, model: mujoco.MjModel, engine: str, name: str, contexts: tuple, horizon: int, substeps: int):
         self.name, self.horizon = name, horizon
+        model = with_unit_actions(model)
         self.simulator = make_simulator(model, substeps, engine)
         self.calls_host = resolve_engine(engine) == "mujoco"
         self.kinematics = Kinematics(model)

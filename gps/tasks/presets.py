@@ -103,9 +103,20 @@ def locomotion(
 
 # Tables for model-based guiders.
 
+# What hangs is not to be held where it starts.
 SWINGING: Tables = {
     "run": {"iterations": 24},
-    "guider": {"sampling": {"samples": 5}},
+    "guider": {"sampling": {"samples": 5}, "start": {"controller": "zero", "std": 0.5}},
+}
+
+PUSHING: Tables = {
+    "run": {"iterations": 16},
+    "guider": {"sampling": {"samples": 3}, "local_model": {"prior_strength": 3.0}},
+}
+
+WALKING: Tables = {
+    "run": {"iterations": 20},
+    "guider": {"sampling": {"samples": 8}, "start": {"spread": 0.05}},
 }
 
 ARM: Tables = {

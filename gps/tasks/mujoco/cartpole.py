@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gps.settings import check_at_least
-from gps.tasks import costs
+from gps.tasks import contexts, costs
+from gps.tasks.mujoco.pendulum import from_upright
 from gps.tasks.mujoco_task import MujocoTask, load
 from gps.tasks.task import Score
 
@@ -48,15 +49,9 @@ class Cartpole(MujocoTask):
 
     def __init__(self, settings: CartpoleSettings, engine: str = "auto", name: str = "cartpole"):
         self.settings = s = settings
-        count = s.train_starts
-        # angles evenly spread, the others in orders of their own, so that no two of them go together
-        orders = [np.random.default_rng(seed).permutation(count) for seed in range(4)]
-        orders[1] = np.arange(count)
-        train = np.stack([(2 * order + 1) / count - 1 for order in orders], axis=1)
-        test = np.random.default_rng(7).uniform(-1, 1, (s.test_starts, 4))
-        hanging = np.array([0.0, np.pi, 0.0, 0.0])
-        contexts = (hanging + train * SPREAD, hanging + test * SPREAD)
-        super().__init__(load("cartpole.xml", __file__), engine, name, contexts, s.horizon, 5)
+        starts = (contexts.spread(s.train_starts, 4), contexts.drawn(s.test_starts, 4))
+        around = tuple(np.array([0.0, np.pi, 0.0, 0.0]) + points * SPREAD for points in starts)
+        super().__init__(load("cartpole.xml", __file__), engine, name, around, s.horizon, 5)
 
     def start(self, context: Float[Array, "4"]) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
         """What the context says."""
@@ -89,15 +84,9 @@ class Cartpole(MujocoTask):
     def measure(self, xs: Float[Array, "T+1 4"], us: Float[Array, "T 1"], context: Array) -> Array:
         """Angle from upright in degrees, mean of the last 10 steps."""
         del us, context
-        return jnp.degrees(_from_upright(xs)).mean()
+        return jnp.degrees(from_upright(xs[:, 1])).mean()
 
     def solved(self, xs: Float[Array, "T+1 4"], us: Float[Array, "T 1"], context: Array) -> Array:
         """Whether it stayed below 0.2 rad."""
         del us, context
-        return (_from_upright(xs) < 0.2).all()
-
-
-def _from_upright(xs: Float[Array, "T+1 4"]) -> Float[Array, "10"]:
-    """In rad, over the last 10 steps."""
-    angle = xs[1:][-10:, 1]
-    return jnp.abs(jnp.arctan2(jnp.sin(angle), jnp.cos(angle)))
+        return (from_upright(xs[:, 1]) < 0.2).all()

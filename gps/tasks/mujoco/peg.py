@@ -84,7 +84,7 @@ class Peg(Arm):
         """The block's place on the table, in metres."""
         return (jnp.array([BOTTOM[0], BOTTOM[1], 0.0]) + jnp.append(context, 0.0))[None]
 
-    def target(self, context: Float[Array, "2"]) -> Float[Array, "3"]:
+    def bottom(self, context: Float[Array, "2"]) -> Float[Array, "3"]:
         """The hole's bottom, in metres."""
         return jnp.asarray(BOTTOM) + jnp.append(context, 0.0)
 
@@ -94,7 +94,7 @@ class Peg(Arm):
 
     def offsets(self, x: Float[Array, "14"], context: Float[Array, "2"]) -> Float[Array, "2 3"]:
         """How far both are from their goals."""
-        bottom = self.target(context)
+        bottom = self.bottom(context)
         return self.points(x) - jnp.stack([bottom, bottom.at[2].add(LENGTH)])
 
     def observe(self, x: Float[Array, "14"], context: Float[Array, "2"], noise: Array) -> Float[Array, " frame"]:

@@ -10,6 +10,7 @@ from support.processes import GPS, TESTS, finished, printed
 from support.tiny import TRAIN
 
 from gps.cli.main import main
+from gps.experiments.lookup import TASKS
 from gps.guiders.model_based.scaffold import ModelBased
 
 
@@ -28,6 +29,7 @@ def test_names_and_options_are_told_without_what_they_name(arguments):
     code = f"""
 import sys
 from gps.cli.main import main
+from gps.experiments.lookup import TASKS
 try:
     print("status", main({arguments.split()!r}))
 except SystemExit as error:
@@ -38,7 +40,8 @@ print([name for name in ("numpy", "jax", "mujoco", "flax", "matplotlib", "rich",
 
 
 UNKNOWN = [
-    (["train", "reachr"], "unknown task 'reachr'; did you mean 'reacher'?"),
+    (["train", "reachr"], "unknown task 'reachr'; did you mean 'reacher'? (or brax-reacher"),
+    (["train", "xyz"], f"unknown task 'xyz' (`gps list` names all {len(TASKS)})"),
     (["train", "reacher", "--guider", "bdmm"], "unknown guider 'bdmm'; did you mean 'badmm'?"),
     (["train", "reacher", "--engine", "mujco"], "unknown engine 'mujco'; did you mean 'mujoco'?"),
     (

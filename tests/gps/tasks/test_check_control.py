@@ -13,6 +13,7 @@ from support import carts
 from support.carts import MOTOR, SLIDE, Cart, model_of
 
 from controllers.expand import LeastSquares
+from dynamics.engines import make_simulator
 from gps.experiments.experiment import Experiment
 from gps.guiders.model_based.local_model import fit
 from gps.guiders.model_based.samples import none_yet
@@ -24,6 +25,11 @@ from gps.tasks.task import ActionSpace
 
 FREE = SLIDE.replace('name="rail" type="slide" axis="1 0 0"', 'name="float" type="free"')
 FREE_MOTOR = MOTOR.replace('joint="rail"', 'joint="float"').replace('gear="5"', 'gear="5 0 0 0 0 0"')
+
+
+def simulator_of(actuator):
+    """As a task has it that does not inherit from `MujocoTask`."""
+    return make_simulator(model_of(actuator=actuator), 10, "mujoco")
 
 
 def test_tasks_that_are_what_they_say_pass():
@@ -88,6 +94,10 @@ WRONG = {
         {"final_cost": lambda x, context: jnp.sqrt((x[1] - x[1]) ** 2)},
         r"`final_cost` has no finite second derivatives at x = .*: .*add a small number under the root",
     ),
+    "no control range": (
+        {"simulator": simulator_of(MOTOR.replace('ctrllimited="true" ctrlrange="-1 1"', ""))},
+        r"actuator 'push' has no control range, and actions are in \[-1, 1\]: give it ctrlrange",
+    ),
     "no simulator": ({"simulator": None}, r"`simulator` must be a dynamics.simulator.Simulator"),
 }
 
@@ -142,8 +152,8 @@ WARNED = {
         r"`control_state` holds the quaternion of joint 'float' as it is",
     ),
     "a wide control range": (
-        Cart(model_of(actuator=MOTOR.replace("-1 1", "-15 15"))),
-        r"actuator 'push' of `simulator` takes -15 to 15, .* a gear of 15 times its own",
+        Cart(simulator=simulator_of(MOTOR.replace("-1 1", "-15 15"))),
+        r"actuator 'push' of `simulator` takes -15 to 15, .* dynamics.action_range.with_unit_actions",
     ),
 }
 
