@@ -45,8 +45,11 @@ def known_dynamics(
 
 
 def jacobians(
-    simulator: Simulator, xs: Float[Array, "T nx"], us: Float[Array, "T nu"]
+    simulator: Simulator,
+    xs: Float[Array, "T nx"],
+    us: Float[Array, "T nu"],
+    mocap: Float[Array, " 7*nmocap"] | None = None,
 ) -> tuple[Float[Array, "T nx nx"], Float[Array, "T nx nu"]]:
-    """A = dx'/dx and B = dx'/du along a trajectory."""
-    dynamics = known_dynamics(simulator)
+    """A = dx'/dx and B = dx'/du along a trajectory; arguments and errors are those of `known_dynamics`."""
+    dynamics = known_dynamics(simulator, mocap)
     return jax.vmap(jax.jacfwd(dynamics, argnums=(0, 1)), in_axes=(0, 0, None))(xs, us, 0)

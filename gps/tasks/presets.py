@@ -111,7 +111,7 @@ SWINGING: Tables = {
 
 PUSHING: Tables = {
     "run": {"iterations": 16},
-    "guider": {"sampling": {"samples": 3}, "local_model": {"prior_strength": 3.0}},
+    "guider": {"sampling": {"samples": 3}},
 }
 
 WALKING: Tables = {
@@ -121,7 +121,7 @@ WALKING: Tables = {
 
 ARM: Tables = {
     "run": {"iterations": 8},
-    "guider": {"sampling": {"samples": 3}, "local_model": {"prior_strength": 1.0}},
+    "guider": {"sampling": {"samples": 3}},
 }
 
 PEG: Tables = {

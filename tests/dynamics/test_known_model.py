@@ -15,7 +15,8 @@ import pytest
 from controllers import ilqr
 from dynamics.engines import make_simulator
 from dynamics.known_model import jacobians, known_dynamics
-from dynamics.regression import fit_dynamics, pooled_prior, transitions
+from dynamics.prior import pooled, transitions
+from dynamics.regression import fit_dynamics
 from dynamics.rollout import rollout
 
 T = 6
@@ -275,8 +276,8 @@ def test_regression_over_small_deviations_finds_the_same_derivatives(doubles, ex
         many = jax.jit(jax.vmap(lambda s, u: rollout(simulator, lambda m, t, s, n: (m, n), s, u)))
         dx = many(starts, us + du).states[..., 1:] - xs
         w = transitions(dx, du)
-        prior = pooled_prior(w.reshape(-1, w.shape[-1]), jnp.ones(w.shape[0] * T), 1e-3)
-        fitted = fit_dynamics(dx, du, jnp.ones(200), prior, 1e-9)
+        prior = pooled(w.reshape(-1, w.shape[-1]), jnp.ones(w.shape[0] * T), nx=4)
+        fitted = fit_dynamics(dx, du, jnp.ones(200), prior, (1e-3,)).dynamics
     np.testing.assert_allclose(fitted.A, exact[0], atol=5e-3)
     np.testing.assert_allclose(fitted.B, exact[1], atol=5e-3)
 

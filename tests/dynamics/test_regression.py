@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from support import oracles
 
-from dynamics.regression import NormalInverseWishart, fit_dynamics, moments, pooled_prior, transitions
+from dynamics.prior import Prior, moments, pooled, transitions, window_scatter
+from dynamics.regression import fit_dynamics
 
 T, NX, NU = 4, 3, 2
-NW = 2 * NX + NU
+NZ, NW = NX + NU, 2 * NX + NU
+STRENGTHS = (0.3, 2.5, 40.0)
 
 
 @pytest.fixture(autouse=True)
@@ -38,23 +40,26 @@ def simulate(samples, seed=1, noise=1.0, dynamics=None):
 
 
 def random_prior(seed=2):
+    """slope, inputs, noise."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=NW), oracles.random_covariance(rng, NW), 0.7, 2.5  # mean, scatter, their strengths
+    slope = rng.normal(size=(NX, NZ))
+    return slope, oracles.random_covariance(rng, NZ), oracles.random_covariance(rng, NX)
 
 
-def fit(xs, us, weights=None, prior=None, regularization=0.0):
-    prior = NormalInverseWishart(*map(jnp.asarray, prior or random_prior()))
+def fit(xs, us, weights=None, prior=None, strengths=(2.5,), regularization=0.0, reach=2.0):
+    prior = Prior(*map(jnp.asarray, prior or random_prior()))
     weights = np.ones(len(xs)) if weights is None else weights
     arrays = (jnp.asarray(a) for a in (xs, us, weights))
-    return jax.jit(fit_dynamics, static_argnums=4)(*arrays, prior, regularization)
+    return jax.jit(fit_dynamics, static_argnums=(4, 5, 6))(*arrays, prior, strengths, regularization, reach)
 
 
-def expected(xs, us, prior, regularization=0.0):
+def rows(xs, us, t):
+    return np.concatenate([xs[:, t], us[:, t], xs[:, t + 1] - xs[:, t]], axis=1)
+
+
+def expected(xs, us, prior, strength=2.5):
     """The oracle at each step, stacked."""
-    steps = [
-        oracles.niw_dynamics(np.concatenate([xs[:, t], us[:, t], xs[:, t + 1]], 1), NX, prior, regularization)
-        for t in range(T)
-    ]
+    steps = [oracles.niw_dynamics(rows(xs, us, t), NX, prior, strength) for t in range(T)]
     return [np.stack(parts) for parts in zip(*steps, strict=True)]
 
 
@@ -68,60 +73,118 @@ def assert_dynamics(ours, theirs, **tolerance):
 def test_the_fit_is_the_posterior_written_out(samples, regularization):
     """Two samples are fewer than the five inputs: there the prior must carry the rest."""
     xs, us = simulate(samples)
-    ours = fit(xs, us, regularization=regularization)
-    assert_dynamics(ours, expected(xs, us, random_prior(), regularization), rtol=1e-7, atol=1e-9)
+    ours = fit(xs, us, regularization=regularization).dynamics
+    slope, inputs, noise = random_prior()
+    regular = slope, inputs + regularization * np.diag(np.diag(inputs)), noise
+    assert_dynamics(ours, expected(xs, us, regular), rtol=1e-7, atol=1e-9)
     assert np.linalg.eigvalsh(ours.cov).min() > 0.0
 
 
-def test_without_samples_the_prior_is_conditioned():
+def test_without_samples_the_prior_is_left():
     xs, us = simulate(3)
     ours = fit(xs, us, weights=np.zeros(3))
-    assert_dynamics(ours, expected(xs[:0], us[:0], random_prior()), rtol=1e-7, atol=1e-9)
+    assert_dynamics(ours.dynamics, expected(xs[:0], us[:0], random_prior()), rtol=1e-7, atol=1e-9)
 
 
-def test_weights_drop_and_repeat_samples():
-    """A sample of weight 0 does not count at all, and one of weight 2 counts as two."""
+def test_samples_of_weight_zero_do_not_count():
     xs, us = simulate(6)
-    weights = np.array([1.0, 0.0, 2.0, 1.0, 0.0, 1.0])
+    weights = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
     absurd = xs.copy(), us.copy()
     for values in absurd:
         values[weights == 0] = 1e4
-    ours, repeated = fit(*absurd, weights=weights), [0, 2, 2, 3, 5]
-    assert_dynamics(ours, expected(xs[repeated], us[repeated], random_prior()), rtol=1e-7, atol=1e-9)
+    kept = weights > 0
+    ours, alone = fit(*absurd, weights=weights, strengths=STRENGTHS), fit(xs[kept], us[kept], strengths=STRENGTHS)
+    np.testing.assert_array_equal(ours.strength, alone.strength)
+    np.testing.assert_allclose(ours.errors[kept], alone.errors, rtol=1e-7, atol=1e-9)
+    assert_dynamics(ours.dynamics, jax.tree.leaves(alone.dynamics), rtol=1e-7, atol=1e-9)
 
 
 def test_a_prior_for_each_step():
     xs, us = simulate(5)
     priors = [random_prior(seed) for seed in range(T)]
-    ours = fit(xs, us, prior=[np.stack(parts) for parts in zip(*priors, strict=True)])
+    ours = fit(xs, us, prior=[np.stack(parts) for parts in zip(*priors, strict=True)]).dynamics
     for t, prior in enumerate(priors):
-        w = np.concatenate([xs[:, t], us[:, t], xs[:, t + 1]], axis=1)
         at = jax.tree.map(lambda a, t=t: a[t], ours)
-        assert_dynamics(at, oracles.niw_dynamics(w, NX, prior), rtol=1e-7, atol=1e-9)
+        assert_dynamics(at, oracles.niw_dynamics(rows(xs, us, t), NX, prior, 2.5), rtol=1e-7, atol=1e-9)
+
+
+def test_errors_are_those_of_refits_without_the_sample():
+    xs, us = simulate(5)
+    ours = fit(xs, us).errors
+    for i in range(5):
+        A, B, c, _ = expected(np.delete(xs, i, 0), np.delete(us, i, 0), random_prior())
+        for t in range(T):
+            predicted = A[t] @ xs[i, t] + B[t] @ us[i, t] + c[t]
+            np.testing.assert_allclose(ours[i, t], xs[i, t + 1] - predicted, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("samples", [2, 4, 30])
+@pytest.mark.parametrize("narrow", [1.0, 0.01])
+def test_the_strength_is_the_likeliest_by_leaving_out_and_refitting(samples, narrow):
+    """`reach` near zero: each step chooses for itself. A prior that is too narrow is soon contradicted."""
+    slope, inputs, noise = random_prior()
+    prior = slope, inputs, narrow * noise
+    xs, us = simulate(samples)
+    ours = fit(xs, us, prior=prior, strengths=STRENGTHS, reach=1e-3)
+    cov = oracles.niw_covariance(*prior)
+    scores = np.array([[oracles.niw_left_out(rows(xs, us, t), NZ, cov, n) for n in STRENGTHS] for t in range(T)])
+    np.testing.assert_allclose(ours.strength, np.array(STRENGTHS)[scores.argmax(1)])
+    together = fit(xs, us, prior=prior, strengths=STRENGTHS, reach=1e3)
+    np.testing.assert_allclose(together.strength, STRENGTHS[scores.sum(0).argmax()])
+
+
+def test_a_good_prior_is_heard_and_a_wrong_one_is_not():
+    """The true slope with the true noise, against one whose effects have the wrong sign and little noise."""
+    dynamics = tuple(np.repeat(a[:1], T, axis=0) for a in system())
+    A, B, _, cov = (a[0] for a in dynamics)
+    xs, us = simulate(6, dynamics=dynamics)
+    true = np.concatenate([A - np.eye(NX), B], axis=1)
+    right = fit(xs, us, prior=(true, np.eye(NZ), cov), strengths=(0.3, 10.0, 300.0), reach=10.0)
+    wrong = fit(xs, us, prior=(-true, np.eye(NZ), 0.1 * cov), strengths=(0.3, 10.0, 300.0), reach=10.0)
+    assert (right.strength >= 10.0).all()
+    assert (wrong.strength == 0.3).all()
+    error = np.abs(wrong.dynamics.A - A).mean(), np.abs(right.dynamics.A - A).mean()
+    assert error[1] < 0.3 * error[0]
 
 
 def test_a_time_varying_system_is_recovered_from_many_samples():
     xs, us = simulate(20_000)
-    ours = fit(xs, us, regularization=1e-6)
-    assert_dynamics(ours, system(), atol=0.02)
+    assert_dynamics(fit(xs, us, regularization=1e-6).dynamics, system(), atol=0.02)
+
+
+def pooled_prior(xs, us):
+    w = transitions(xs, us).reshape(-1, 2 * xs.shape[-1] + us.shape[-1])
+    return pooled(w, jnp.ones(len(w)), xs.shape[-1])
 
 
 def test_a_noiseless_system_is_recovered_from_a_few_samples():
     """Thirty samples of noiseless linear dynamics leave the prior next to nothing to say."""
     xs, us = simulate(30, noise=0.0)
-    w = np.asarray(transitions(xs, us)).reshape(-1, NW)
-    prior = jax.tree.map(np.asarray, pooled_prior(w, np.ones(len(w)), 1e-6))
-    ours = fit(xs, us, prior=(prior.mean, prior.scatter, prior.mean_strength, prior.scatter_strength))
+    ours = fit_dynamics(xs, us, jnp.ones(30), pooled_prior(xs, us), (1e-6,)).dynamics
     assert_dynamics(ours, (*system()[:3], 0.0), atol=1e-5)
 
 
-def test_the_pooled_prior_is_the_mean_and_covariance_of_what_counts():
+def test_the_pooled_prior_is_the_regression_on_everything_that_counts():
     rng = np.random.default_rng(5)
     w, weights = rng.normal(size=(50, NW)), rng.integers(0, 3, 50)
-    prior = pooled_prior(w, weights.astype(float), 4.0)
-    np.testing.assert_allclose(prior.mean, np.repeat(w, weights, axis=0).mean(0), rtol=1e-9)
-    np.testing.assert_allclose(prior.scatter, np.cov(w.T, fweights=weights, bias=True), rtol=1e-9)
-    assert (prior.mean_strength, prior.scatter_strength) == (4.0, 4.0)
+    prior = pooled(w, weights.astype(float), NX, 0.0)
+    repeated = np.repeat(w, weights, axis=0)
+    centred = repeated - repeated.mean(0)
+    slope, *_ = np.linalg.lstsq(centred[:, :NZ], centred[:, NZ:], rcond=None)
+    left = centred[:, NZ:] - centred[:, :NZ] @ slope
+    np.testing.assert_allclose(prior.slope, slope.T, rtol=1e-7)
+    np.testing.assert_allclose(prior.inputs, np.cov(centred[:, :NZ].T, bias=True), rtol=1e-9)
+    np.testing.assert_allclose(prior.noise, left.T @ left / len(left), rtol=1e-7, atol=1e-12)
+
+
+def test_a_window_is_the_weighted_covariance_of_its_neighbours():
+    rng = np.random.default_rng(6)
+    w, weights, pool = rng.normal(size=(5, T, NW)), np.array([1.0, 1.0, 0.0, 1.0, 1.0]), np.eye(NW)
+    ours = window_scatter(jnp.asarray(w), jnp.asarray(weights), jnp.asarray(pool), 1.5, 2.0)
+    for t in range(T):
+        near = np.exp(-0.5 * ((np.arange(T) - t) / 1.5) ** 2) * (np.arange(T) != t)
+        scatter = sum(near[s] * sum(weights[n] * np.outer(w[n, s], w[n, s]) for n in range(5)) for s in range(T))
+        np.testing.assert_allclose(ours[t], (scatter + 2.0 * pool) / (near.sum() * 3.0 + 2.0), rtol=1e-9)
 
 
 def test_the_moments_of_nothing_are_zero():
@@ -131,31 +194,26 @@ def test_the_moments_of_nothing_are_zero():
 
 
 def centred(samples, unit_x, unit_u, scale=1.0):
-    """Deviations from the samples' mean in given units, and the prior that is pooled from them, in that order."""
+    """Deviations from the samples' mean in given units."""
     xs, us = simulate(samples, noise=0.3)
-    xs, us = (scale * unit * (a - a.mean(0)) for a, unit in ((xs, unit_x), (us, unit_u)))
-    return xs, us
+    return tuple(scale * unit * (a - a.mean(0)) for a, unit in ((xs, unit_x), (us, unit_u)))
 
 
 @jax.jit
 def pooled_fit(xs, us):
-    w = transitions(xs, us)
-    prior = pooled_prior(w.reshape(-1, w.shape[-1]), jnp.ones(w.shape[0] * T), 1.0)
-    return fit_dynamics(xs, us, jnp.ones(len(xs)), prior)
+    return fit_dynamics(xs, us, jnp.ones(len(xs)), pooled_prior(xs, us), (0.3, 1.0, 10.0))
 
 
 def test_units_do_not_matter():
-    """Metres in millimetres and torques in kilonewton metres: A and B change their units and nothing else.
-
-    What is left is the part of the regularisation that belongs to the largest variance, a billionth of it: these
-    units, 30 times apart, move slopes of up to 1.7 by 6e-5.
-    """
-    unit_x, unit_u = np.array([10.0, 1.0, 0.3]), np.array([0.1, 3.0])
+    """Metres in megametres and torques in millinewton metres: A and B change their units and nothing else."""
+    unit_x, unit_u = np.array([10.0, 1e6, 0.3]), np.array([1e-3, 3.0])
     ours, scaled = pooled_fit(*centred(4, 1.0, 1.0)), pooled_fit(*centred(4, unit_x, unit_u))
-    np.testing.assert_allclose(scaled.A * unit_x / unit_x[:, None], ours.A, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(scaled.B * unit_u / unit_x[:, None], ours.B, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(scaled.c / unit_x, ours.c, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(scaled.cov / np.outer(unit_x, unit_x), ours.cov, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(ours.strength, scaled.strength)
+    ours, scaled = ours.dynamics, scaled.dynamics
+    np.testing.assert_allclose(scaled.A * unit_x / unit_x[:, None], ours.A, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(scaled.B * unit_u / unit_x[:, None], ours.B, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(scaled.c / unit_x, ours.c, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(scaled.cov / np.outer(unit_x, unit_x), ours.cov, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
@@ -165,12 +223,11 @@ def test_single_precision_is_close_to_double(scale):
     double = pooled_fit(xs, us)
     with jax.enable_x64(False):
         single = pooled_fit(xs.astype(np.float32), us.astype(np.float32))
-        assert single.A.dtype == jnp.float32
-    unscaled = pooled_fit(*centred(5, 1.0, 1.0))
-    np.testing.assert_allclose(double.A, unscaled.A, atol=1e-5)
-    np.testing.assert_allclose(double.B, unscaled.B, atol=1e-5)
-    np.testing.assert_allclose(single.A, double.A, atol=5e-5)
-    np.testing.assert_allclose(single.B, double.B, atol=5e-5)
+        assert single.dynamics.A.dtype == jnp.float32
+    np.testing.assert_allclose(single.strength, double.strength, rtol=1e-6)
+    single, double = single.dynamics, double.dynamics
+    np.testing.assert_allclose(single.A, double.A, atol=2e-4)
+    np.testing.assert_allclose(single.B, double.B, atol=2e-4)
     np.testing.assert_allclose(single.c / scale, double.c / scale, atol=1e-6)
     np.testing.assert_allclose(single.cov / scale**2, double.cov / scale**2, atol=1e-5)
 
@@ -179,12 +236,14 @@ def test_a_variable_that_never_changes_is_harmless():
     """No input can be told from it, and nothing becomes infinite: the rest is fitted as if it were not there."""
     A, B, c, cov = (np.array(a) for a in system())
     A[:, 2], B[:, 2], c[:, 2], cov[:, 2], cov[:, :, 2] = 0.0, 0.0, 0.0, 0.0, 0.0
+    A[:, 2, 2] = 1.0
     cov[:, 2, 2] = 1e-30
     xs, us = simulate(8, dynamics=(A, B, c, cov))
-    xs[:, 0, 2] = 0.0
-    full = pooled_fit(xs - xs.mean(0), us - us.mean(0))
-    np.testing.assert_allclose(full.A[:, :, 2], 0.0, atol=1e-6)
-    np.testing.assert_allclose(full.A[:, 2], 0.0, atol=1e-6)
-    rest = pooled_fit(xs[..., :2] - xs[..., :2].mean(0), us - us.mean(0))
-    np.testing.assert_allclose(full.A[:, :2, :2], rest.A, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(full.B[:, :2], rest.B, rtol=1e-4, atol=1e-5)
+    xs[:, :, 2] = 0.0
+    full = pooled_fit(xs - xs.mean(0), us - us.mean(0)).dynamics
+    np.testing.assert_allclose(full.A[:, :2, 2], 0.0, atol=1e-9)
+    np.testing.assert_allclose(full.A[:, 2], np.broadcast_to([0.0, 0.0, 1.0], (T, 3)), atol=1e-9)
+    np.testing.assert_allclose(full.B[:, 2], 0.0, atol=1e-9)
+    rest = pooled_fit(xs[..., :2] - xs[..., :2].mean(0), us - us.mean(0)).dynamics
+    np.testing.assert_allclose(full.A[:, :2, :2], rest.A, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(full.B[:, :2], rest.B, rtol=1e-6, atol=1e-8)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.optimize
+import scipy.stats
 
 
 class Problem(NamedTuple):
@@ -220,24 +221,49 @@ def constrained_controller(problem: Problem, reference, limit, entropy_weight):
     return unpack(result.x)
 
 
-def niw_dynamics(w, nx, prior, regularization=0.0):
-    """Linear-Gaussian x' = A x + B u + c from the rows of w = (x, u, x'), under a normal-inverse-Wishart prior.
+def niw_dynamics(w, nx, prior, strength):
+    """Linear-Gaussian x' = A x + B u + c from the rows of w = (x, u, x' - x), under a normal-inverse-Wishart prior.
 
-    Conditions the posterior mean and covariance of w on (x, u). prior: mean, covariance, and the numbers of
-    observations that each of them weighs as much as.
+    Conditions the posterior mean and covariance of w on (x, u). prior: slope of x' - x on (x, u), covariance of (x, u),
+    covariance of the noise; together one covariance of w, which weighs as `strength` observations. Nothing is known of
+    the mean.
     """
-    mean0, scatter0, m, n0 = prior
-    count, inputs = len(w), w.shape[1] - nx
-    mean = w.mean(0) if count else np.zeros_like(mean0)
-    psi = n0 * scatter0 + m * count / (m + count) * np.outer(mean - mean0, mean - mean0)
-    for row in w:
-        psi = psi + np.outer(row - mean, row - mean)
-    cov, centre = psi / (n0 + count), (m * mean0 + w.sum(0)) / (m + count)
-    variances = np.diag(scatter0)[:inputs]
-    known = cov[:inputs, :inputs] + regularization * np.diag(variances + 1e-3 * variances.max())
-    slope = cov[inputs:, :inputs] @ np.linalg.inv(known)
+    inputs = w.shape[1] - nx
+    cov = niw_scatter(w, niw_covariance(*prior), strength) / (strength + len(w))
+    slope = cov[inputs:, :inputs] @ np.linalg.inv(cov[:inputs, :inputs])
     noise = cov[inputs:, inputs:] - slope @ cov[:inputs, inputs:]
-    return slope[:, :nx], slope[:, nx:], centre[inputs:] - slope @ centre[:inputs], noise
+    mean = w.mean(0) if len(w) else np.zeros(w.shape[1])
+    return slope[:, :nx] + np.eye(nx), slope[:, nx:], mean[inputs:] - slope @ mean[:inputs], noise
+
+
+def niw_covariance(slope, inputs, noise):
+    """Covariance of (z, y) where y = slope z + noise."""
+    return np.block([[inputs, inputs @ slope.T], [slope @ inputs, slope @ inputs @ slope.T + noise]])
+
+
+def niw_scatter(w, cov, strength):
+    """The matrix of the inverse-Wishart posterior, from the rows of w."""
+    psi = strength * cov
+    for row in w:
+        psi = psi + np.outer(row - w.mean(0), row - w.mean(0))
+    return psi
+
+
+def niw_left_out(w, inputs, cov, strength):
+    """sum over rows of log p(row's last numbers | its first `inputs`, the other rows), as Student's t densities."""
+
+    def log_density(row, others, cov):
+        size, count = len(row), len(others)
+        degrees = strength + size + 1 + count - size + 1  # of the posterior, less those of a t density
+        shape = niw_scatter(others, cov, strength) * (count + 1) / (count * degrees)
+        return scipy.stats.multivariate_t(others.mean(0), shape, degrees).logpdf(row)
+
+    total = 0.0
+    for i, row in enumerate(w):
+        others = np.delete(w, i, axis=0)
+        total += log_density(row, others, cov)
+        total -= log_density(row[:inputs], others[:, :inputs], cov[:inputs, :inputs])
+    return total
 
 
 def windowed_regression(xs, us, std, window, strength):

@@ -27,7 +27,7 @@ from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
 from gps.columns import Column, short, span
 from gps.guiders.guider import Metrics
-from gps.guiders.model_based import local_model, samples
+from gps.guiders.model_based import local_model, priors, samples
 from gps.guiders.model_based.evidence import Evidence, reproduces, weigh
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.method import Agreement, Condition, Method
@@ -43,7 +43,7 @@ from policies.network import NetworkPolicy
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ModelBasedState:
-    """What one iteration hands to the next; all but the learner and the counter with a leading M."""
+    """What one iteration hands to the next; all but the learner, the prior and the counter with a leading M."""
 
     learner: Learner
     controllers: LinearGaussian  # in absolute coordinates
@@ -54,6 +54,7 @@ class ModelBasedState:
     promised: Float[Array, " M"]  # E[cost] after it, in the same models; equal to `objective` where nothing is promised
     cost: Float[Array, " M"]  # of `samples`, in task units
     samples: Samples  # the last ones that counted, which the learner is taught on
+    prior: Any  # what the prior of the dynamics has learned, of all conditions together
     untrusted: Bool[Array, " M"]  # the last local model was not faithful
     iteration: Array
 
@@ -90,10 +91,13 @@ class ModelBased:
             Column("cost", "cost", short),
             Column("cost", "min..max", span, whole=True),
             Column("kl_ratio", "KL/lim", ".2f"),
+            Column("model_error", "model", ".2f"),
             *method.columns,
             Column("learner_error", "learner", short),
         )
         self.teaching = Teaching(task, method.settings.learner)
+        models = self.settings.local_model
+        self.prior = priors.make(models.prior, task, models.regularization)
         self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> ModelBasedState:
@@ -112,6 +116,7 @@ class ModelBased:
             promised=jnp.zeros(M),
             cost=jnp.zeros(M),
             samples=samples.none_yet(task, sampling.samples),
+            prior=self.prior.init(),
             untrusted=jnp.zeros(M, bool),
             iteration=jnp.zeros((), jnp.int32),
         )
@@ -157,7 +162,8 @@ class ModelBased:
     def prepare(self, state: ModelBasedState, collected: Samples) -> tuple[ModelBasedState, Prepared, Metrics]:
         """Fit local models, weigh the samples, and adapt the step size by how well the last promise was kept."""
         method, sampling = self.method, self.settings.sampling
-        models = local_model.fit(self.task, collected, self.settings.local_model)
+        fitted, prior = local_model.fit(self.task, collected, self.settings.local_model, self.prior, state.prior)
+        models = fitted.models
         state = dataclasses.replace(state, learner=self.teaching.normalized(state.learner, collected))
         learner = self.teaching.linearized(state.learner.policy, collected)
         by_learner = self._learner_collects(state)
@@ -189,12 +195,15 @@ class ModelBased:
             objective=jnp.where(evidence.trusted, actual, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
             samples=kept,
+            prior=prior,
             untrusted=~faithful,
             iteration=state.iteration + 1,
         )
         reference = select(leads, learner, state.controllers)
         metrics = {
             "cost": collected.cost,
+            "model_error": fitted.error,
+            "prior_strength": jnp.exp(jnp.log(fitted.strength).mean(1)),
             "controllers_score": samples.score(self.task, collected),
             "actual_improvement": jnp.where(judged, gained, jnp.nan),
             "predicted_improvement": jnp.where(judged, promised, jnp.nan),

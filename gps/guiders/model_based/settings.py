@@ -10,6 +10,7 @@ from gps.settings import check_at_least, check_one_of, check_positive
 from policies import regression
 
 COLLECTORS = ("controllers", "learner", "both")
+PRIORS = ("pooled", "window", "mixture", "neural", "known")
 LINEARIZATIONS = ("auto", "differentiation", "regression")
 
 
@@ -51,8 +52,9 @@ class TrustRegionSettings:
 class LocalModelSettings:
     """How dynamics are fitted and costs expanded around the samples of a condition."""
 
-    prior_strength: float = 10.0  # samples that the prior of the dynamics stands for
-    regularization: float = 1e-6  # of the regression, relative to the prior's variances
+    prior: str = "mixture"  # of the dynamics: one of `gps.guiders.model_based.priors`
+    prior_strength: float = 0.0  # samples that the prior stands for; 0 is by evidence, at each time step
+    regularization: float = 1e-5  # of the regression, relative to the prior's variances
     hessian: str = "flip"  # treatment of an indefinite Hessian of the cost; see controllers.expand
     # How far the cost in a model may be from the cost of its samples, in units of how much that varies from step to
     # step and sample to sample. A model that is farther off is not used.
@@ -60,8 +62,9 @@ class LocalModelSettings:
 
     def __post_init__(self):
         check_one_of(self, "hessian", HESSIANS)
-        check_positive(self, "prior_strength", "tolerance")
-        check_at_least(self, 0, "regularization")
+        check_one_of(self, "prior", PRIORS)
+        check_positive(self, "tolerance")
+        check_at_least(self, 0, "prior_strength", "regularization")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 States: 7 joint angles (rad) and velocities (rad/s). Actions: 7 torques, in shares of the largest. Contexts: where the
 block with the hole stands, x and y in m from the place below the start, within 10 cm. The peg is 2 cm thick and the
-hole 2.6 cm wide and 10 cm deep. Score: distance of the tip from the bottom in the end, in cm. Solved: within 1 cm.
+hole 3 cm wide and 10 cm deep. Score: distance of the tip from the bottom in the end, in cm. Solved: within 1 cm.
 
 Cost: distances of two points of the peg, its tip and its upper end, from their goals, where they are when it stands
 upright on the hole's bottom. There are the square of each distance, the logarithm of each distance sideways, and that

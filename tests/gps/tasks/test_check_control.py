@@ -15,6 +15,7 @@ from support.carts import MOTOR, SLIDE, Cart, model_of
 from controllers.expand import LeastSquares
 from dynamics.engines import make_simulator
 from gps.experiments.experiment import Experiment
+from gps.guiders.model_based import priors
 from gps.guiders.model_based.local_model import fit
 from gps.guiders.model_based.samples import none_yet
 from gps.guiders.model_based.settings import LocalModelSettings
@@ -125,7 +126,9 @@ def test_a_cost_of_least_squares_passes_and_is_expanded_by_gauss_and_newton():
     shapes = jax.eval_shape(lambda: none_yet(task, N))
     rng = np.random.default_rng(0)
     samples = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
-    model = fit(task, replace(samples, weights=jnp.ones((M, N))), LocalModelSettings(hessian="exact"))
+    settings, prior = LocalModelSettings(hessian="exact"), priors.make("pooled", task, 1e-6)
+    fitted, _ = fit(task, replace(samples, weights=jnp.ones((M, N))), settings, prior, prior.init())
+    model = fitted.models
     x, u = samples.xs[..., :-1, 0], samples.us[..., 0]
     nought, one = jnp.zeros_like(x), jnp.ones_like(x)
     J = jnp.stack(

@@ -9,9 +9,16 @@ from support import oracles
 from support.model_based import made_up
 
 from controllers.expand import LeastSquares
-from gps.guiders.model_based import local_model
+from gps.guiders.model_based import local_model, priors
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.settings import LocalModelSettings
+
+
+def fit(task, samples, settings):
+    """The local models of the first iteration."""
+    prior = priors.make(settings.prior, task, settings.regularization)
+    fitted, _ = jax.jit(lambda s: local_model.fit(task, s, settings, prior, prior.init()))(samples)
+    return fitted.models
 
 
 def test_the_expected_cost_of_a_controller(task):
@@ -36,7 +43,7 @@ def test_the_dynamics_of_a_linear_system_are_found_and_centred_on_the_samples(ta
         us=jnp.asarray(us, jnp.float32),
         weights=jnp.ones((3, N)).at[:, 0].set(0.0),
     )
-    model = jax.jit(lambda s: local_model.fit(task, s, LocalModelSettings()))(samples)
+    model = fit(task, samples, LocalModelSettings())
     np.testing.assert_allclose(model.dynamics.A, np.broadcast_to(A, model.dynamics.A.shape), atol=0.02)
     np.testing.assert_allclose(model.dynamics.B, np.broadcast_to(B, model.dynamics.B.shape), atol=0.02)
     np.testing.assert_allclose(model.xs, np.stack(xs, 2)[:, 1:].mean(1), rtol=1e-3, atol=1e-4)
@@ -55,7 +62,7 @@ def test_the_cost_is_the_mean_expansion_and_least_squares_are_expanded_by_gauss_
     squares = Costed(task, cost, final)
     plain = Costed(task, lambda *args: cost(*args), lambda *args: final(*args))
     settings = LocalModelSettings(hessian="exact")
-    model, exact = (jax.jit(lambda s, t=t: local_model.fit(t, s, settings))(samples) for t in (squares, plain))
+    model, exact = (fit(t, samples, settings) for t in (squares, plain))
 
     m, t = 1, 3
     zs = np.concatenate([samples.xs[m, :, t], samples.us[m, :, t]], axis=1)
