@@ -21,8 +21,8 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.resume import load
 
     folder = RunFolder.open(options.run)
-    experiment, guider, state = load(folder)
-    evaluation = final_evaluation(experiment, Programs(guider), guider, state)
-    for path in draw(folder, guider.task, evaluation):
+    run = load(folder)
+    evaluation = final_evaluation(run.experiment, Programs(run.guider), run.guider, run.state)
+    for path in draw(folder, run.guider.task, evaluation):
         print(path)
     return 0

@@ -92,3 +92,7 @@ def _print_numbers(path: Path, summary: dict[str, Any]) -> None:
         f"{path}: {text}, {summary['env_steps']} steps, {summary['iterations']} iterations, "
         f"{summary['wall_seconds']:.1f} s"
     )
+    if "best" in summary:
+        from gps.runs.best import told
+
+        print(f"{path}: {told(summary['best'], summary['score'])}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ from dynamics.engines import resolve_engine
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
+from gps.runs.best import best_row
 from gps.runs.evaluate import Episodes, Evaluation
 from gps.runs.folder import RunFolder, iteration_seconds
 from gps.runs.programs import Programs
@@ -33,6 +34,7 @@ SCORES = (
     "test_score_worst",
 )
 COUNTED = ("diverged_samples", "failed_solves", "failed_fits", "failed_updates")
+MODELS = ("model_error", "untrusted_models", "saturated_actions")  # of local models, in the last iteration
 VERSIONS = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax", "numpy")
 
 
@@ -51,9 +53,12 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     rows = folder.read_metrics()
     counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
     score = guider.task.score if is_control(guider.task) else RETURN
+    best = best_row(rows)
     summary = {
         "score": asdict(score),
-        **{name: rows[-1][name] for name in SCORES if name in rows[-1]},
+        **scores_of(rows[-1]),
+        **({} if best is None else {"best": {"iteration": best["iteration"], **scores_of(best)}}),
+        **{name: _mean(rows[-1][name]) for name in MODELS if name in rows[-1]},
         "env_steps": rows[-1]["steps"],
         "iterations": len(rows),
         "wall_seconds": clock(),
@@ -71,6 +76,17 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
     summary["wall_seconds"] = clock()  # with the figures
     folder.write_summary(summary)
     return summary
+
+
+def scores_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What an evaluation of the learner has put in a row of metrics."""
+    return {name: row[name] for name in SCORES if name in row}
+
+
+def _mean(values: Any) -> float | None:
+    """Of the conditions that have a number, if there are any."""
+    found = [value for value in np.atleast_1d(values) if value is not None]
+    return float(np.mean(found)) if found else None
 
 
 def final_evaluation(experiment: Experiment, programs: Programs, guider: Guider, state: Any) -> Evaluation | Episodes:

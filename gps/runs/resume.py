@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import jax
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
+from gps.runs.best import saved_like
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.programs import use_compilation_cache
 from gps.settings import SettingsError, write_toml
+from policies.policy import Policy
 
 
 def resumable(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
@@ -68,12 +71,23 @@ def check(folder: RunFolder, guider: Guider) -> None:
         CheckpointError where there are checkpoints but none is whole, or the state is not of this guider; RunError
         where rows of the metrics or all checkpoints were lost.
     """
-    newest = folder.checkpoints.newest(shapes_of(guider))
+    newest = folder.checkpoints.newest(saved_like(guider, shapes_of(guider)))
     integrity.check(folder, newest, folder.experiment.run.first_checkpoint)
 
 
-def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
-    """A run's experiment, guider and state as of its last whole checkpoint.
+@dataclass(frozen=True)
+class Loaded:
+    """A run as of its last whole checkpoint."""
+
+    experiment: Experiment
+    guider: Guider
+    state: Any
+    best: Policy  # of the best learner so far
+    best_iteration: int | None  # in which it was evaluated, counted from 0; None where none was evaluated yet
+
+
+def load(folder: RunFolder) -> Loaded:
+    """Read a run.
 
     Errors:
         RunError where there is no checkpoint, yet or any more; CheckpointError where none is whole.
@@ -81,8 +95,8 @@ def load(folder: RunFolder) -> tuple[Experiment, Guider, Any]:
     use_compilation_cache()
     experiment = folder.experiment
     guider = experiment.build()
-    restored = folder.checkpoints.restore(shapes_of(guider))
+    restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)))
     if restored is None:
         integrity.check(folder, None, experiment.run.first_checkpoint)
         raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")
-    return experiment, guider, restored.state
+    return Loaded(experiment, guider, restored.state.state, restored.state.best, restored.meta["best_iteration"])

@@ -27,11 +27,12 @@ def with_teacher(state: Any, experiment: Experiment, guider: Any) -> Any:
         return state
     other: Any
     try:
-        theirs, other, trained = load(RunFolder.open(path))
+        run = load(RunFolder.open(path))
+        other = run.guider
         if not hasattr(other, "teacher"):
             raise ValueError(f"{other.name} keeps no privileged policy")
-        adopted = guider.adopt(state, other.teacher(trained))
-        for name, (has, own) in theirs.differences(experiment).items():
+        adopted = guider.adopt(state, other.teacher(run.state))
+        for name, (has, own) in run.experiment.differences(experiment).items():
             if name.startswith("task."):
                 raise ValueError(
                     f"it has {name} = {has}, and this run has {own}: what the teacher sees or is rewarded for would be "

@@ -6,21 +6,25 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from dynamics.engines import resolve_engine
 from gps.columns import Column, count, short
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError, Guider
 from gps.runs import integrity
+from gps.runs.best import Best, Saved, saved_like, standing
 from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import Progress
 from gps.runs.resume import shapes_of
 from gps.runs.teacher import with_teacher
+from gps.runs.warnings import warnings_of
 from gps.tasks.control_task import is_control
 
 
@@ -56,53 +60,80 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
     guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
-
-    restored = folder.checkpoints.restore(shapes_of(guider))
-    integrity.check(folder, restored.step if restored else None, run.first_checkpoint)
-    if restored:
-        first, state, spent = restored.step, restored.state, restored.meta["seconds"]
-    else:
-        first, state, spent = 0, with_teacher(jax.jit(guider.init)(beginning), experiment, guider), 0.0
-    folder.rewind_metrics(first)
-
+    begun = _begun(folder, guider, beginning)
+    first, state, best, rows = begun.first, begun.state, begun.best, folder.read_metrics()
     began_at = time.time() if started is None else started
 
     def clock() -> float:
-        return spent + time.time() - began_at
+        return begun.seconds + time.time() - began_at
+
+    def save(step: int) -> None:
+        folder.checkpoints.save(step, Saved(state, best.policy), {"seconds": clock(), "best_iteration": best.iteration})
 
     stream = io.StringIO() if quiet else None
     with Progress(run.iterations, _title(experiment), columns_of(guider), stream, done=first) as progress:
-        if restored:
-            for damage in restored.skipped:
-                progress.note(f"damaged checkpoint passed over: {damage.path}: {damage.reason}")
-            progress.note(f"resumed after iteration {first} of {run.iterations}")
+        for note in begun.notes:
+            progress.note(note)
         for i in range(first, run.iterations):
             began = time.perf_counter()
-            with _saved_first(folder, i, state, clock):
+            with _saved_first(folder, i, save):
                 state, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
             row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
             row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first}
             row |= jax.device_get(metrics)
             last = i + 1 == run.iterations
             if last or (i + 1) % run.evaluate_every == 0:
-                row |= programs.evaluate(guider.policy(state), evaluating).scores(guider.task)
+                policy = guider.policy(state)
+                row |= programs.evaluate(policy, evaluating).scores(guider.task)
+                best = best.or_better(row, policy, guider.task)
+                row["best_iteration"] = best.iteration
             row["seconds"] = clock()
             # metrics before the checkpoint: a kill between the two repeats the iteration, and loses no row
             folder.append_metrics(row)
             if last or (i + 1) % run.checkpoint_every == 0:
-                folder.checkpoints.save(i + 1, state, {"seconds": clock()})
+                save(i + 1)
+            rows.append(row)
             progress.update(row)
+            for warning in warnings_of(rows):
+                progress.note(warning)
     return finish(folder, experiment, programs, guider, state, clock)
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Where a run begins, or goes on."""
+
+    first: int  # iteration, counted from 0
+    state: Any
+    best: Best
+    seconds: float  # that were spent before
+    notes: tuple[str, ...] = ()  # for the user
+
+
+def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
+    """From the last whole checkpoint, whose later rows of metrics are dropped, or with a fresh state."""
+    run = folder.experiment.run
+    restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)))
+    integrity.check(folder, restored.step if restored else None, run.first_checkpoint)
+    folder.rewind_metrics(restored.step if restored else 0)
+    if restored is None:
+        state = with_teacher(jax.jit(guider.init)(key), folder.experiment, guider)
+        return _Begun(0, state, Best(guider.policy(state)), 0.0)
+    saved, i = restored.state, restored.meta["best_iteration"]
+    its = () if i is None else standing(folder.read_metrics()[i], guider.task)
+    damages = (f"damaged checkpoint passed over: {damage.path}: {damage.reason}" for damage in restored.skipped)
+    notes = (*damages, f"resumed after iteration {restored.step} of {run.iterations}")
+    return _Begun(restored.step, saved.state, Best(saved.best, i, its), restored.meta["seconds"], notes)
+
+
 @contextmanager
-def _saved_first(folder: RunFolder, i: int, state: Any, clock: Callable[[], float]) -> Iterator[None]:
+def _saved_first(folder: RunFolder, i: int, save: Callable[[int], None]) -> Iterator[None]:
     """Where the guider can not go on, the state that it had is saved first."""
     try:
         yield
     except DivergedError:
         if i not in folder.checkpoints.steps():
-            folder.checkpoints.save(i, state, {"seconds": clock()})
+            save(i)
         raise
 
 

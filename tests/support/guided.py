@@ -73,7 +73,7 @@ LONG = ("run.iterations=8", "run.checkpoint_every=2", "run.evaluate_every=8")  #
 
 def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
     """The leaves of a run's last state by name."""
-    _, _, state = load(folder)
+    state = load(folder).state
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 

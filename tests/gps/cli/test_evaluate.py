@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import numpy as np
 import pytest
 
+from gps.runs.best import Saved
 from gps.runs.folder import RunFolder
+from gps.runs.resume import load
 
 EVALUATIONS = [
     (["--seed", "99999999999999999999"], "seed must be from 0 to 4294967295, not 99999999999999999999"),
@@ -25,3 +29,25 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(said, tiny):
     status, out, errors = said("evaluate", "run")
     assert (status, out) == (2, [])
     assert errors == ["gps: run has no checkpoint yet: train it with gps train --resume"]
+
+
+def test_the_best_learner_is_evaluated_if_it_is_asked_for(said, finished):
+    """It is another one than the last here, of which all weights are zero; with none saved there is none."""
+    folder = RunFolder.open(finished)
+    last, run = said("evaluate", finished)[1], load(folder)
+    assert said("evaluate", finished, "--best") == (
+        0,
+        [f"the learner of iteration {run.best_iteration + 1}", *last],
+        [],
+    )
+    still = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.best)
+    folder.checkpoints.save(3, Saved(run.state, still), {"seconds": 0.0, "best_iteration": 0})
+    assert said("evaluate", finished)[1] == last
+    status, (iteration, *scores), _ = said("evaluate", finished, "--best")
+    assert (status, iteration) == (0, "the learner of iteration 1")
+    assert scores != last
+    folder.checkpoints.save(3, Saved(run.state, still), {"seconds": 0.0, "best_iteration": None})
+    assert said("evaluate", finished, "--best")[::2] == (
+        2,
+        ["gps: run: no learner was evaluated yet, so that none is the best: leave --best out"],
+    )

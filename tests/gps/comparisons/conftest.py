@@ -8,6 +8,7 @@ import pytest
 
 from gps.experiments.lookup import GUIDERS
 from gps.guiders.guider import DivergedError
+from gps.runs.best import saved_like
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,10 @@ def trained(monkeypatch):
             row = {"iteration": i, "steps": steps, "iteration_seconds": 2.0}
             row |= {"test_solved": run["seed"], "test_episodes": 4}
             folder.append_metrics(row | {"learner_return": -bad, "test_score": bad})
-        like = jax.eval_shape(programs.guider.init, jax.random.key(0))
-        state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        folder.checkpoints.save(run["iterations"], state, {"seconds": 0.0})
+        guider = programs.guider
+        like = saved_like(guider, jax.eval_shape(guider.init, jax.random.key(0)))
+        saved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        folder.checkpoints.save(run["iterations"], saved, {"seconds": 0.0, "best_iteration": None})
         folder.write_summary({"iterations": run["iterations"], "score": {"name": "distance", "unit": "cm"}})
 
     quick.names, quick.diverging = [], set()

@@ -55,8 +55,9 @@ def test_a_task_of_ones_own_is_trained_and_loaded_again(monkeypatch, quick, tmp_
     folder = trained(
         tmp_path / "run", tables("gpo-clip", "own_tasks:CLOCK", "task.listen_cost=0.3", "run.iterations=1")
     )
-    experiment, guider, _ = load(folder)
-    assert (guider.task.name, guider.task.ends, experiment.task.listen_cost) == ("own_tasks:CLOCK", (0,), 0.3)
+    run = load(folder)
+    task = run.guider.task
+    assert (task.name, task.ends, run.experiment.task.listen_cost) == ("own_tasks:CLOCK", (0,), 0.3)
     for name, message in (
         ("own_tasks:WRONG", "WRONG in own_tasks must be a gps.entry.Entry, not <support.toys.Clock"),
         ("own_tasks:", "must be a name of `gps list`, or module:ENTRY"),

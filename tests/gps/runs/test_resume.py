@@ -89,15 +89,16 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(guider, task, changes, quick, 
     write_toml(part.path / "config.toml", Experiment.resolve(settings).to_dict())
     part = RunFolder.open(part.path)
     train.train(part, quiet=True)
-    assert same(load(part)[2], load(whole)[2])
+    run, other = load(whole), load(part)
+    assert same((other.state, other.best, other.best_iteration), (run.state, run.best, run.best_iteration))
     assert rows_of(part) == rows_of(whole)
     assert [row["steps"] for row in rows_of(whole)] == [32, 64, 96, 128]
     assert whole.read_summary()["learner_return"] == rows_of(whole)[-1]["learner_return"]
     key = jax.random.fold_in(jax.random.key(0), 1)
-    experiment, built, state = load(whole)
-    evaluated = quick(built).evaluate(built.policy(state), key).scores(built.task)
+    built = run.guider
+    evaluated = quick(built).evaluate(built.policy(run.state), key).scores(built.task)
     assert evaluated["learner_return"] == pytest.approx(rows_of(whole)[-1]["learner_return"], rel=1e-5)
-    assert experiment.run.guider == guider
+    assert run.experiment.run.guider == guider
 
 
 # Metrics.
@@ -219,7 +220,7 @@ with RunFolder.open({str(finished.path)!r}).locked():
         assert child.stdout.readline() == "locked\n"
         refused(finished, tiny, "another process trains .*run: wait for its end, or start anew with another --out")
         assert len(finished.read_metrics()) == 4  # a reader need not wait
-        assert load(RunFolder.open(finished.path))[2] is not None
+        assert load(RunFolder.open(finished.path)).state is not None
     finally:
         child.kill()
         child.communicate()

@@ -29,7 +29,8 @@ def begun(settings: dict):
 def test_a_teacher_is_taken_from_another_run(guider, tmp_path):
     """The teacher of ppo-bc is half of a shared network; it stays to the last bit while the learner is taught."""
     first = trained(tmp_path / "first", tables(guider, "tiger-door"))
-    _, built, taught = load(first)
+    run = load(first)
+    built, taught = run.guider, run.state
     assert built.networks.shared == (guider == "ppo-bc")
     student, state = begun(tables("dagger", "tiger-door", f'guider.teacher.run="{first.path}"'))
     start = state
@@ -70,7 +71,7 @@ def test_a_run_goes_on_where_its_teacher_is_gone(tmp_path):
     first.path.rename(tmp_path / "elsewhere")
     train.train(resumed(student.path, Experiment.resolve(override(settings, ["run.iterations=2"]))), quiet=True)
     assert rows_of(student) == rows_of(whole)
-    assert same(load(student)[2], load(whole)[2])
+    assert same(load(student).state, load(whole).state)
 
 
 def test_a_teacher_is_found_from_another_folder_than_the_run_was_started_in(monkeypatch, tmp_path):

@@ -1,0 +1,26 @@
+"""What metrics warn of, and when it is told."""
+
+from __future__ import annotations
+
+import math
+
+from gps.runs.warnings import STALLED, UNTRUSTED, since_improvement, warnings_of
+
+
+def test_models_that_are_not_trusted_are_told_once():
+    def rows(*counts):
+        return [{"untrusted_models": count, "cost": [float(-i), 1.0, 1.0]} for i, count in enumerate(counts)]
+
+    told = [bool(warnings_of(rows(2, 2, 1, 2, 3, 2, 2, 2, 0, 2, 2, 2)[:n])) for n in range(1, 13)]
+    assert [n for n, one in enumerate(told, 1) if one] == [6, 12]
+    assert UNTRUSTED == 3
+    assert "guider.sampling.samples" in warnings_of(rows(2, 2, 2))[0]
+
+
+def test_a_run_in_which_no_condition_improves_is_told_once():
+    """One condition is enough; what is not finite is no improvement."""
+    costs = [[3.0, 3.0]] + [[3.0, 2.0]] + [[4.0, None], [math.nan, -math.inf]] * STALLED
+    told = [n for n in range(1, len(costs)) if warnings_of([{"cost": c} for c in costs[:n]])]
+    assert told == [2 + STALLED]
+    assert since_improvement([{"cost": c} for c in costs[:2]]) == 0
+    assert since_improvement([{"learner_return": 3.0}] * 30) == 0
