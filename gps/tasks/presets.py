@@ -126,7 +126,7 @@ ARM: Tables = {
 
 PEG: Tables = {
     "run": {"iterations": 9},
-    "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.07}},
+    "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.1}},
 }
 
 

@@ -56,6 +56,7 @@ class ModelBasedState:
     samples: Samples  # the last ones that counted, which the learner is taught on
     prior: Any  # what the prior of the dynamics has learned, of all conditions together
     untrusted: Bool[Array, " M"]  # the last local model was not faithful
+    strayed: Float[Array, " M"]  # KL of the last controllers to the learner that was taught them, over their limit
     iteration: Array
 
 
@@ -118,6 +119,7 @@ class ModelBased:
             samples=samples.none_yet(task, sampling.samples),
             prior=self.prior.init(),
             untrusted=jnp.zeros(M, bool),
+            strayed=jnp.zeros(M),
             iteration=jnp.zeros((), jnp.int32),
         )
 
@@ -191,7 +193,7 @@ class ModelBased:
             controllers=select(evidence.took_over, learner, state.controllers),
             # the duals belonged to a trajectory that is given up
             duals=select(evidence.took_over, method.restart(state.duals), state.duals),
-            step=self._adapt_step(state.step, gained, promised, judged, faithful),
+            step=self._adapt_step(state, gained, promised, judged, faithful),
             objective=jnp.where(evidence.trusted, actual, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
             samples=kept,
@@ -266,7 +268,9 @@ class ModelBased:
         if jax.tree.leaves(duals):
             duals = select(evidence.counts & all_finite(duals), duals, state.duals)
         metrics = {**metrics, "kl_to_learner": jnp.where(evidence.trusted, kl, jnp.nan)}
-        return dataclasses.replace(state, duals=duals), metrics
+        known = evidence.trusted & jnp.isfinite(kl)
+        strayed = jnp.where(known, kl * self.task.horizon / conditions.limit, state.strayed)
+        return dataclasses.replace(state, duals=duals, strayed=strayed), metrics
 
     def _promise(self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian) -> ModelBasedState:
         """What the local models say that this iteration has brought."""
@@ -297,16 +301,21 @@ class ModelBased:
         return turn & ~state.untrusted
 
     def _adapt_step(
-        self, step: Array, gained: Array, promised: Array, judged: Array, faithful: Array
+        self, state: ModelBasedState, gained: Array, promised: Array, judged: Array, faithful: Array
     ) -> Float[Array, " M"]:
         """The step size of each condition, or by sums over those that can be judged the one of all.
 
-        A model that is not faithful halves it.
+        A model that is not faithful halves it. Where steps are measured from the learner, it is at most the last one
+        times limit / KL of what the learner was left behind: what is not learnt is not to outgrow what is improved.
         """
-        region = self.settings.trust_region
+        region, step = self.settings.trust_region, state.step
         gained, promised = jnp.where(judged, gained, 0.0), jnp.where(judged, promised, 0.0)
-        lost = (~faithful).astype(step.dtype)
+        lost, strayed = (~faithful).astype(step.dtype), state.strayed
         if self.method.one_step:
             gained, promised = (jnp.broadcast_to(x.sum(), step.shape) for x in (gained, promised))
-            lost = jnp.broadcast_to(lost.mean(), step.shape)
-        return adapt_step(step * 0.5**lost, gained, promised, (region.step_min, region.step_max))
+            lost, strayed = (jnp.broadcast_to(x.mean(), step.shape) for x in (lost, strayed))
+        bounds = (region.step_min, region.step_max)
+        adapted = adapt_step(step * 0.5**lost, gained, promised, bounds)
+        if not self.method.learner_leads:
+            return adapted
+        return jnp.clip(jnp.minimum(adapted, step / jnp.maximum(strayed, 1e-3)), *bounds)

@@ -7,8 +7,9 @@ hole 3 cm wide and 10 cm deep. Score: distance of the tip from the bottom in the
 Cost: distances of two points of the peg, its tip and its upper end, from their goals, where they are when it stands
 upright on the hole's bottom. There are the square of each distance, the logarithm of each distance sideways, and that
 of the tip's in depth: if the logarithm saw sideways and depth together, a peg beside the hole would gain little by
-moving over it. In the first half of the episode both goals sink from above the hole to their places, so that the peg
-comes over the hole before it goes down. Velocities and actions cost their squares.
+moving over it. In the first third of the episode both goals sink from above the hole to their places, so that the peg
+comes over the hole before it goes down. They have to be down well before the peg is: a learner that sees no time takes
+from a slow descent that a peg half way down need not be pushed. Velocities and actions cost their squares.
 
 The learner sees joint angles and velocities, the hole's place, and the offsets of both points from their goals (m). In
 `peg-blind` it sees angles, velocities and both points, and has to feel for the hole; in `peg-noisy` angles with noise
@@ -45,8 +46,8 @@ class PegSettings:
     log_weight: float = 0.2  # of 1/2 log(1 + d^2 / precision^2), for d sideways of each point and in depth of the tip
     precision: float = 0.01  # m
     lift: float = 0.12  # m, by which the goals are above their places at first
-    sinking: float = 0.5  # share of the episode in which they come down
-    velocity_weight: float = 0.003  # of 1/2 velocity^2, per (rad/s)^2
+    sinking: float = 0.3  # share of the episode in which they come down
+    velocity_weight: float = 0.03  # of 1/2 velocity^2, per (rad/s)^2
     action_weight: float = 0.02  # of 1/2 action^2
     see_hole: bool = True  # the learner sees where the hole is
     see_velocity: bool = True

@@ -108,7 +108,13 @@ def test_where_a_model_is_not_faithful_the_controller_collects_next_with_a_small
     """Whoever's turn it is: there is no state from which controllers are never asked again."""
     guider, states, _, (collect, _) = trained
     state = still(
-        dataclasses.replace(states[2], iteration=jnp.asarray(3), step=jnp.ones(3), promised=states[2].objective)
+        dataclasses.replace(
+            states[2],
+            iteration=jnp.asarray(3),
+            step=jnp.ones(3),
+            promised=states[2].objective,
+            strayed=jnp.zeros(3),
+        )
     )
     samples = collect(state, jax.random.key(8))
     wrong = 4.0 * samples.cost_scale[0] / samples.costs.shape[-1]
@@ -189,7 +195,25 @@ def test_promises_are_what_the_models_say_and_the_next_samples_test_them(task, n
     total = (lambda x: x.sum()) if guider.method.one_step else (lambda x: x)
     short = np.maximum(total(promised) - total(gained), 1e-4 * np.abs(total(promised)))
     factor = np.clip(np.abs(total(promised)) / (2 * short), 0.1, np.where(total(promised) > 0, 5.0, 1.0))
+    if guider.method.learner_leads:  # and not larger than what the learner has followed
+        factor = np.minimum(factor, 1.0 / state.strayed.mean())
     np.testing.assert_allclose(new.step, np.broadcast_to(np.clip(factor, 0.1, 1.0), 3), rtol=1e-3)
+
+
+def test_a_step_from_the_learner_is_at_most_what_it_has_followed(trained, phases):
+    """By the KL of its controllers to it, in units of their limit; one that is pulled back has multipliers for that."""
+    guider, states, rows, (collect, _) = trained
+    for state, row in zip(states[1:], rows, strict=True):
+        measured = np.asarray(row["kl_to_learner"] / row["kl_limit"])
+        known = np.isfinite(measured)
+        np.testing.assert_allclose(state.strayed[known], measured[known], rtol=1e-4)
+    followed = dataclasses.replace(
+        states[2], iteration=jnp.asarray(3), step=jnp.full(3, 0.4), promised=states[2].objective, strayed=jnp.zeros(3)
+    )
+    samples = collect(followed, jax.random.key(8))
+    for strayed, largest in (([0.0, 0.0, 0.0], 0.4), ([4.0, 1.0, 1.0], 0.2), ([0.1, 0.1, 0.1], 0.4)):
+        new, _, _ = phases[0](dataclasses.replace(followed, strayed=jnp.asarray(strayed)), samples)
+        np.testing.assert_allclose(new.step, largest if guider.method.learner_leads else 0.4, rtol=1e-6)
 
 
 def test_a_promise_of_the_controllers_waits_while_the_learner_collects(trained_methods):
