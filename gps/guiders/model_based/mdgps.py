@@ -10,6 +10,10 @@ linearises the learner around the samples, pi_i(u | x) = N(K x + k, C), and
 There are no multipliers and no penalty: what holds the controllers to the learner is that the limit is measured from
 it. That makes it mirror descent on the cost of the learner, whose S-step is the projection onto what it can represent.
 
+The S-step is not exact: networks, few samples and noisy gains leave KL(p_i || pi) behind. A step that is not larger
+than that is lost in it, and larger steps leave more, so that a learner that had solved its task can lose it again. The
+step size is therefore at most the last one times limit / KL, as if the KL had been allowed to be the limit.
+
 The first limit is measured from the controllers that explored, as if the untrained learner imitated them. (Public code
 has it imitate them first, which costs a fit and ends nearly there.)
 
@@ -47,7 +51,7 @@ STEP_RULES = ("classic", "global")
 class MdgpsSettings:
     """Settings of MDGPS."""
 
-    step_rule: str = "global"  # whose improvement adapts the step: "classic" the controllers', "global" the learner's
+    step_rule: str = "classic"  # whose improvement adapts the step: "classic" the controllers', "global" the learner's
     start: StartSettings = field(default_factory=StartSettings)
     # by "controllers" is off-policy, by "learner" on-policy. Nothing but the limit, which is measured from the
     # linearised learner, ties a controller to the last one, so that off-policy steps have to be small (kl_step 0.2).

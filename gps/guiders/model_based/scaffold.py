@@ -268,7 +268,7 @@ class ModelBased:
         if jax.tree.leaves(duals):
             duals = select(evidence.counts & all_finite(duals), duals, state.duals)
         metrics = {**metrics, "kl_to_learner": jnp.where(evidence.trusted, kl, jnp.nan)}
-        known = evidence.trusted & jnp.isfinite(kl)
+        known = evidence.trusted & jnp.isfinite(kl) & (state.iteration > 1)  # before, the learner was untrained
         strayed = jnp.where(known, kl * self.task.horizon / conditions.limit, state.strayed)
         return dataclasses.replace(state, duals=duals, strayed=strayed), metrics
 
