@@ -185,8 +185,9 @@ class ModelBased:
         # an improvement was tried, who promised it was sampled, and this model can tell what it has brought
         tested = leads if method.learner_promises else ~by_learner | (sampling.by == "learner")
         gained, promised = state.objective - actual, state.objective - state.promised
-        # a promise larger than any that a faithful model could make is none
-        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= tolerance * scale)
+        # a promise larger than any that a faithful model could make, of these samples or the last, is none
+        largest = tolerance * jnp.maximum(scale, state.samples.cost_scale)
+        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= largest)
         kept = select(evidence.counts, collected, state.samples)
         state = dataclasses.replace(
             state,
@@ -312,6 +313,9 @@ class ModelBased:
         gained, promised = jnp.where(judged, gained, 0.0), jnp.where(judged, promised, 0.0)
         lost, strayed = (~faithful).astype(step.dtype), state.strayed
         if self.method.one_step:
+            gained = jnp.maximum(
+                gained, promised - 5.0 * jnp.abs(promised)
+            )  # what asks for a tenth, were it the only one
             gained, promised = (jnp.broadcast_to(x.sum(), step.shape) for x in (gained, promised))
             lost, strayed = (jnp.broadcast_to(x.mean(), step.shape) for x in (lost, strayed))
         bounds = (region.step_min, region.step_max)

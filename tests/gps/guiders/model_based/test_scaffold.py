@@ -217,6 +217,38 @@ def test_a_step_from_the_learner_is_at_most_what_it_has_followed(trained, phases
         np.testing.assert_allclose(new.step, largest if guider.method.learner_leads else 0.4, rtol=1e-6)
 
 
+def test_a_promise_is_measured_by_the_samples_that_it_was_made_on_too(trained, phases):
+    """Where much was gained, the new samples cost little and vary little: kept promises would count least of all."""
+    guider, states, _, (collect, _) = trained
+    state = still(dataclasses.replace(states[2], iteration=jnp.asarray(2)))
+    samples = collect(state, jax.random.key(8))
+    large = 2.0 * guider.settings.local_model.tolerance * samples.cost_scale.max()
+    for scale, judged in ((1e-3, False), (1e3, True)):
+        last = dataclasses.replace(state.samples, costs=scale * state.samples.costs)
+        before = dataclasses.replace(state, promised=state.objective - large, samples=last)
+        _, prepared, metrics = phases[0](before, samples)
+        assert bool(prepared.evidence.trusted.any())
+        expected = np.asarray(prepared.evidence.trusted) & judged
+        np.testing.assert_array_equal(np.isfinite(metrics["predicted_improvement"]), expected)
+
+
+def test_no_condition_alone_says_more_of_the_common_step_than_that_it_be_a_tenth(trained, phases):
+    guider, states, _, (collect, _) = trained
+    state = still(dataclasses.replace(states[2], iteration=jnp.asarray(2), step=jnp.full(3, 0.8), strayed=jnp.zeros(3)))
+    samples = collect(state, jax.random.key(8))
+    _, prepared, _ = phases[0](state, samples)
+    now = in_models(prepared.models, state.controllers if guider.name == "badmm" else prepared.learner)
+    promise = 0.1 * samples.cost_scale.min()
+    objective = now + promise * jnp.asarray([-1000.0, 1.0, 1.0])  # the last two gain what was promised, the first loses
+    last = dataclasses.replace(state.samples, costs=1e3 * state.samples.costs)
+    before = dataclasses.replace(state, objective=objective, promised=objective - promise, samples=last)
+    new, _, metrics = phases[0](before, samples)
+    assert bool(jnp.isfinite(metrics["predicted_improvement"]).all())
+    # sums of 3 promised and of 1 + 1 - 4 gained: 3 / (2 (3 + 2)) = 0.3; alone, the first asks for the tenth
+    expected = [0.8 * 0.3] * 3 if guider.method.one_step else [0.1, 1.0, 1.0]
+    np.testing.assert_allclose(new.step, expected, rtol=1e-2)
+
+
 def test_a_promise_of_the_controllers_waits_while_the_learner_collects(trained_methods):
     _, _, rows, _ = trained_methods["badmm"]
     assert bool(jnp.isnan(rows[0]["actual_improvement"]).all())
