@@ -1,7 +1,7 @@
 """A seven-joint arm learns by BADMM to put a peg into holes that it was never trained on: 405 episodes in all.
 
-Nine holes are trained, each by its own linear-Gaussian controller. Contact makes their models poor, and a millimetre
-beside the hole is outside it; the learner, one neural network for all holes, has to do what all nine controllers do.
+Nine holes are trained, each by its own linear-Gaussian controller. Contact makes their models poor, and 5 mm beside
+the hole's axis the peg stays on top; the learner, one neural network for all holes, has to do what all nine do.
 
 Run `python examples/peg.py`. The folder that it names at the end has an animation of the peg going in, learning curves
 and everything else about the run.
@@ -39,7 +39,7 @@ def main() -> int:
 
     best = summary.get("best", summary)  # by the training holes; the test holes have no say
     episodes = summary["env_steps"] // experiment.task.horizon
-    print(f"the peg goes in: {run.path}/figures/animation.gif")
+    print(f"animation: {run.path}/figures/animation.gif")
     for label, scores in (("the last learner", summary), ("the best by training holes", best)):
         print(
             f"{label}: {scores['train_solved']} of {scores['train_episodes']} training and "

@@ -34,7 +34,7 @@ from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.start import start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
-from gps.guiders.model_based.trajectory_step import adapt_step, with_std_floor, within_limits
+from gps.guiders.model_based.trajectory_step import adapt_step, telling, with_std_floor, within_limits
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
@@ -268,8 +268,9 @@ class ModelBased:
         duals, metrics, kl = jax.vmap(one)(conditions, state.controllers, state.duals, last & evidence.trusted)
         if jax.tree.leaves(duals):
             duals = select(evidence.counts & all_finite(duals), duals, state.duals)
-        metrics = {**metrics, "kl_to_learner": jnp.where(evidence.trusted, kl, jnp.nan)}
-        known = evidence.trusted & jnp.isfinite(kl) & (state.iteration > 1)  # before, the learner was untrained
+        kl = jnp.where(evidence.trusted, kl, jnp.nan)
+        metrics = {**metrics, "kl_to_learner": kl}
+        known = jnp.isfinite(kl) & (state.iteration > 1)  # before, the learner was untrained
         strayed = jnp.where(known, kl * self.task.horizon / conditions.limit, state.strayed)
         return dataclasses.replace(state, duals=duals, strayed=strayed), metrics
 
@@ -313,13 +314,10 @@ class ModelBased:
         gained, promised = jnp.where(judged, gained, 0.0), jnp.where(judged, promised, 0.0)
         lost, strayed = (~faithful).astype(step.dtype), state.strayed
         if self.method.one_step:
-            gained = jnp.maximum(
-                gained, promised - 5.0 * jnp.abs(promised)
-            )  # what asks for a tenth, were it the only one
-            gained, promised = (jnp.broadcast_to(x.sum(), step.shape) for x in (gained, promised))
+            totals = telling(gained, promised).sum(), promised.sum()
+            gained, promised = (jnp.broadcast_to(x, step.shape) for x in totals)
             lost, strayed = (jnp.broadcast_to(x.mean(), step.shape) for x in (lost, strayed))
-        bounds = (region.step_min, region.step_max)
-        adapted = adapt_step(step * 0.5**lost, gained, promised, bounds)
-        if not self.method.learner_leads:
-            return adapted
-        return jnp.clip(jnp.minimum(adapted, step / jnp.maximum(strayed, 1e-3)), *bounds)
+        largest: float | Array = region.step_max
+        if self.method.learner_leads:
+            largest = jnp.clip(step / jnp.maximum(strayed, 1e-3), region.step_min, region.step_max)
+        return adapt_step(step * 0.5**lost, gained, promised, (region.step_min, largest))

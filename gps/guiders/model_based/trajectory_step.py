@@ -14,6 +14,8 @@ from controllers.types import LinearGaussian, QuadraticCost
 from gps.guiders.model_based.local_model import LocalModel
 from gps.pytrees import all_finite
 
+SMALLEST_FACTOR = 0.1  # by which one broken promise shrinks a step
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def within_limits(model: LocalModel, controller: LinearGaussian) -> LinearGaussi
     return dataclasses.replace(controller, k=k)
 
 
-def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float]) -> Float[Array, " *M"]:
+def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float | Array]) -> Float[Array, " *M"]:
     """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
 
     A promise that things get worse, as augmented costs make them, never enlarges the step, not even where it is kept.
@@ -95,9 +97,18 @@ def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float,
         bounds: of the step.
     """
     shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
-    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), 0.1, jnp.where(promised > 0.0, 5.0, 1.0))
+    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), SMALLEST_FACTOR, jnp.where(promised > 0.0, 5.0, 1.0))
     step = jnp.where(promised != 0.0, step * factor, step)
     return jnp.clip(step, *bounds)
+
+
+def telling(gained: Array, promised: Array) -> Array:
+    """`gained` as far as `adapt_step` can tell it: less asks for its smallest factor too, and would drown a sum.
+
+    Args:
+        gained, promised: as those of `adapt_step`.
+    """
+    return jnp.maximum(gained, promised - jnp.abs(promised) / (2.0 * SMALLEST_FACTOR))
 
 
 def with_std_floor(controllers: LinearGaussian, std: float) -> LinearGaussian:
