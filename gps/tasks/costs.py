@@ -81,9 +81,14 @@ def turn(rotation: Float[Array, "3 3"], wanted: Float[Array, "3 3"], weight: flo
     return weighted((rotation - wanted).ravel(), 0.5 * weight)
 
 
-def angle(value: Array, wanted: float | Array, weight: float | Array) -> Float[Array, "2"]:
-    """The same for one angle in rad: 1/2 weight (2 sin((value - wanted) / 2))^2, the same after a whole turn."""
-    return weighted(jnp.stack([jnp.cos(value) - jnp.cos(wanted), jnp.sin(value) - jnp.sin(wanted)]), weight)
+def angle(value: Array, wanted: float | Array, weight: float | Array) -> Float[Array, "1"]:
+    """The same for one angle in rad: 1/2 weight (2 sin((value - wanted) / 2))^2, the same after a whole turn.
+
+    The residual is sqrt(weight) 2 sin(half of the difference). Its Hessian by Gauss and Newton is zero at half a turn,
+    where the cost's own is negative: what hangs is not held there, as it would be by the residuals of cosine and sine,
+    whose Hessian is the same everywhere.
+    """
+    return weighted(2.0 * jnp.sin(0.5 * jnp.atleast_1d(value - wanted)), weight)
 
 
 def beyond(values: Float[Array, " n"], low: Array, high: Array, weight: float | Array) -> Float[Array, " n"]:

@@ -66,12 +66,12 @@ class Cartpole(MujocoTask):
         del context, noise
         return jnp.concatenate([x[:1], jnp.cos(x[1:2]), jnp.sin(x[1:2]), x[2:]])
 
-    def residual(self, x: Float[Array, "4"], u: Float[Array, "1"], t, context: Array) -> Float[Array, "6"]:
+    def residual(self, x: Float[Array, "4"], u: Float[Array, "1"], t, context: Array) -> Float[Array, "5"]:
         """Stage cost."""
         del t
         return costs.total(self.final_residual(x, context), costs.quadratic(u, self.settings.action_weight))
 
-    def final_residual(self, x: Float[Array, "4"], context: Array) -> Float[Array, "5"]:
+    def final_residual(self, x: Float[Array, "4"], context: Array) -> Float[Array, "4"]:
         """What the stage costs without the action."""
         del context
         s = self.settings

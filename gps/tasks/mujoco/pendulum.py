@@ -63,12 +63,12 @@ class Pendulum(MujocoTask):
         del context, noise
         return jnp.stack([jnp.cos(x[0]), jnp.sin(x[0]), x[1]])
 
-    def residual(self, x: Float[Array, "2"], u: Float[Array, "1"], t, context: Array) -> Float[Array, "4"]:
+    def residual(self, x: Float[Array, "2"], u: Float[Array, "1"], t, context: Array) -> Float[Array, "3"]:
         """Stage cost."""
         del t
         return costs.total(self.final_residual(x, context), costs.quadratic(u, self.settings.action_weight))
 
-    def final_residual(self, x: Float[Array, "2"], context: Array) -> Float[Array, "3"]:
+    def final_residual(self, x: Float[Array, "2"], context: Array) -> Float[Array, "2"]:
         """What the stage costs without the action."""
         del context
         s = self.settings

@@ -70,6 +70,15 @@ def test_a_turn_costs_twice_the_sine_of_half_its_angle(turned):
     assert value(costs.angle(0.7 + turned, 0.7 + 2 * np.pi, 3.0)) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
+def test_what_hangs_is_not_held_there_by_its_angle():
+    def curvature(value):
+        J = jax.jacobian(lambda v: costs.angle(v, 0.0, 3.0))(jnp.float32(value))
+        return float((J * J).sum())
+
+    assert curvature(np.pi) == pytest.approx(0.0, abs=1e-6)
+    assert curvature(0.0) == pytest.approx(3.0)
+
+
 def test_bounds_cost_nothing_inside():
     low, high = jnp.array([-1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 1.0])
     np.testing.assert_allclose(costs.beyond(jnp.array([-1.5, 1.0, 3.0]), low, high, 4.0), [-1.0, 0.0, 4.0])
