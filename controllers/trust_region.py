@@ -45,6 +45,9 @@ class Options:
     max_sweeps: int = 30
     eta_min: float = 1e-8  # task units per nat
     eta_max: float = 1e12  # task units per nat
+    # Smallest standard deviation of an action, given those before it. Exploration that is added to a controller after
+    # the search would undo a part of the step that the limit was spent on.
+    std_floor: float = 0.0
 
     def __post_init__(self):
         if not 0.0 < self.tolerance < 1.0:
@@ -53,6 +56,8 @@ class Options:
             raise ValueError(f"max_sweeps must be at least 1, not {self.max_sweeps}")
         if not 0.0 < self.eta_min < self.eta_max:
             raise ValueError(f"eta_min must be positive and below eta_max, not {self.eta_min} and {self.eta_max}")
+        if not self.std_floor >= 0.0:
+            raise ValueError(f"std_floor must be at least 0, not {self.std_floor}")
 
 
 @jax.tree_util.register_dataclass
@@ -133,11 +138,12 @@ def solve(
         eta = eta_of(s)
         total = add_weighted(cost, jnp.broadcast_to(eta, cost.c.shape), surprise)
         solution = lqr.backward_pass(dynamics, total, temperature=entropy_weight + eta)
-        states = propagate(dynamics, solution.controller, initial)
+        controller = with_std_floor(solution.controller, opts.std_floor)
+        states = propagate(dynamics, controller, initial)
         # rounding may make a tiny KL negative; it is zero then
-        kl = jnp.maximum(kl_per_step(solution.controller, reference, states).sum(), 0.0)
+        kl = jnp.maximum(kl_per_step(controller, reference, states).sum(), 0.0)
         definite = (solution.status == lqr.Status.SOLVED) & jnp.isfinite(kl)
-        return solution.controller, states, kl, definite
+        return controller, states, kl, definite
 
     def body(search: _Search) -> _Search:
         s = search.s
@@ -195,6 +201,16 @@ def solve(
         (nothing_fits, end.best.states),
     )[1]
     return dataclasses.replace(end.best, states=states)
+
+
+def with_std_floor(controller: LinearGaussian, std: float) -> LinearGaussian:
+    """A controller none of whose actions is more certain than `std`, given those before it; the means are the same.
+
+    The diagonal of a Cholesky factor holds the standard deviation of each action given those before it.
+    """
+    diagonal = jnp.diagonal(controller.chol, axis1=-2, axis2=-1)
+    missing = jnp.maximum(std - diagonal, 0.0)
+    return dataclasses.replace(controller, chol=controller.chol + missing[..., None] * jnp.eye(diagonal.shape[-1]))
 
 
 def _tighten(search: _Search, f: Array, fits: Array) -> tuple[Array, Array, Array, Array]:

@@ -11,7 +11,8 @@ from support import oracles
 from support.trust_regions import assert_same, numbers, parts_of, solve, solve_all, stack
 
 from controllers import lqr
-from controllers.trust_region import Options, Status
+from controllers.trust_region import Options, Status, with_std_floor
+from controllers.types import LinearGaussian
 
 N = 50  # problems of the batch
 STARTS = (1e-12, 1.0, 1e12)  # far below eta_min, the default, eta_max
@@ -74,6 +75,37 @@ def test_solution_is_the_constrained_optimum(seed, entropy_weight):
     )
     for a, b in zip(ours, best, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+@pytest.mark.parametrize("floor", [0.7, 0.9])
+def test_solution_above_a_floor_is_the_constrained_optimum(floor):
+    """A floor of the exploration belongs to the problem: with one action, the solution is still its optimum."""
+    problem = oracles.random_problem(0, T=3, nx=2, nu=1)
+    K, k, chol = oracles.random_controller(0, T=3, nx=2, nu=1)
+    reference, weight, limit = (K, k, np.abs(chol) / np.abs(chol).max()), np.zeros(3), 1.0
+    floor = floor * reference[2].min()
+    with jax.enable_x64(True):
+        options = dataclasses.replace(EXACT, std_floor=floor)
+        solution = solve(parts_of(problem, reference), limit, weight, options=options)
+    assert solution.status == Status.CONVERGED
+    ours = numbers(solution.controller)
+    assert (ours[2] == floor).any()  # it matters here
+    best = oracles.constrained_controller(problem, reference, limit, weight, floor)
+    np.testing.assert_allclose(oracles.trajectory_kl(problem, ours, reference), limit, rtol=1e-6)
+    np.testing.assert_allclose(
+        oracles.soft_cost(problem, ours, weight), oracles.soft_cost(problem, best, weight), atol=1e-6
+    )
+    for a, b in zip(ours, best, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_no_action_is_more_certain_than_the_floor():
+    """Given those before it: the Cholesky factor's diagonal; the controller is otherwise the same."""
+    chol = jnp.asarray([[[[0.5, 0.0], [0.3, 0.001]], [[0.01, 0.0], [0.0, 0.2]]]])
+    controllers = LinearGaussian(jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2)), chol)
+    floored = with_std_floor(controllers, 0.02)
+    np.testing.assert_allclose(floored.chol[0], [[[0.5, 0.0], [0.3, 0.02]], [[0.02, 0.0], [0.0, 0.2]]], rtol=1e-6)
+    np.testing.assert_array_equal(floored.k, controllers.k)
 
 
 def test_eta_is_the_price_of_one_nat():
@@ -271,6 +303,8 @@ def test_batch_whose_members_end_differently_equals_its_members_alone():
         ({"tolerance": 1.0}, "tolerance .* not 1.0"),
         ({"tolerance": float("nan")}, "tolerance .* not nan"),
         ({"max_sweeps": 0}, "max_sweeps .* not 0"),
+        ({"std_floor": -0.1}, "std_floor .* not -0.1"),
+        ({"std_floor": float("nan")}, "std_floor .* not nan"),
         ({"eta_min": 0.0}, "eta_min .* not 0.0"),
         ({"eta_min": 1.0, "eta_max": 1.0}, "eta_min .* below eta_max, not 1.0 and 1.0"),
     ],

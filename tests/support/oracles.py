@@ -182,8 +182,9 @@ def soft_cost(problem: Problem, controller, temperature):
     return expected_path_cost(problem, controller) - np.sum(temperature * entropies(controller))
 
 
-def constrained_controller(problem: Problem, reference, limit, entropy_weight):
+def constrained_controller(problem: Problem, reference, limit, entropy_weight, std_floor=0.0):
     """Minimise `soft_cost` over K, k, chol subject to trajectory KL <= limit, by sequential quadratic programming.
+    No diagonal element of chol may be below `std_floor`.
 
     Searches the controller's own numbers; the multiplier of the constraint plays no part.
     """
@@ -202,11 +203,15 @@ def constrained_controller(problem: Problem, reference, limit, entropy_weight):
         chol[:, rows, columns] = np.where(diagonal, np.exp(lower), lower)
         return K.reshape(T, nu, nx), k.reshape(T, nu), chol
 
+    free = np.full(T * nu * (nx + 1), -np.inf)
+    lowest = np.log(std_floor) if std_floor else -np.inf
+    lowest = np.append(free, np.tile(np.where(diagonal, lowest, -np.inf), T))
     result = scipy.optimize.minimize(
         lambda theta: soft_cost(problem, unpack(theta), entropy_weight),
         pack(*reference),
         jac="3-point",
         method="SLSQP",
+        bounds=scipy.optimize.Bounds(lowest, np.inf) if std_floor else None,
         constraints={
             "type": "ineq",
             "fun": lambda theta: limit - trajectory_kl(problem, unpack(theta), reference),

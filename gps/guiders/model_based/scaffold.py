@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from controllers import trust_region
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
 from gps.columns import Column, short, span
@@ -34,7 +35,7 @@ from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.start import start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
-from gps.guiders.model_based.trajectory_step import adapt_step, telling, with_std_floor, within_limits
+from gps.guiders.model_based.trajectory_step import adapt_step, telling, within_limits
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
@@ -227,7 +228,7 @@ class ModelBased:
         found = jax.vmap(self.method.improve)(conditions, state.duals)
         usable = found.solved & trusted
         limited = jax.vmap(within_limits)(prepared.models, found.controller)
-        floored = with_std_floor(limited, self.settings.sampling.std_floor)
+        floored = trust_region.with_std_floor(limited, self.settings.sampling.std_floor)
         state = dataclasses.replace(
             state,
             controllers=select(usable, floored, state.controllers),

@@ -36,6 +36,7 @@ def improve_within(
     limit: Float[Array, ""],
     eta: Float[Array, ""],
     tolerance: float,
+    std_floor: float,
     entropy_weight: Float[Array, " T"] | float = 0.0,
 ) -> TrajectoryStep:
     """Minimise E_p[cost] within KL(p || reference) <= limit in one condition's model (`trust_region.solve`).
@@ -48,12 +49,14 @@ def improve_within(
         limit: nats per trajectory.
         eta: where the search for the multiplier starts.
         tolerance: relative, to which the limit is met.
+        std_floor: smallest standard deviation of an action, given those before it. A reference that is more certain
+            counts as one of this.
     """
-    options = trust_region.Options(tolerance=tolerance, eta_min=1e-6, eta_max=1e8)
+    options = trust_region.Options(tolerance=tolerance, eta_min=1e-6, eta_max=1e8, std_floor=std_floor)
     solution = trust_region.solve(
         model.dynamics,
         cost,
-        model.centred(reference),
+        trust_region.with_std_floor(model.centred(reference), std_floor),
         limit,
         model.initial,
         entropy_weight=entropy_weight,
@@ -109,13 +112,3 @@ def telling(gained: Array, promised: Array) -> Array:
         gained, promised: as those of `adapt_step`.
     """
     return jnp.maximum(gained, promised - jnp.abs(promised) / (2.0 * SMALLEST_FACTOR))
-
-
-def with_std_floor(controllers: LinearGaussian, std: float) -> LinearGaussian:
-    """Controllers none of whose actions is more certain than `std`: exploration never ends, no precision is infinite.
-
-    The diagonal of a Cholesky factor holds the standard deviation of each action given those before it.
-    """
-    diagonal = jnp.diagonal(controllers.chol, axis1=-2, axis2=-1)
-    missing = jnp.maximum(std - diagonal, 0.0)
-    return dataclasses.replace(controllers, chol=controllers.chol + missing[..., None] * jnp.eye(diagonal.shape[-1]))

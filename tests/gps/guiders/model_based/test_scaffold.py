@@ -10,10 +10,9 @@ import pytest
 from support.model_based import METHODS, SMALL, all_finite, iterate, small_guider
 from support.policies import means
 
-from controllers.types import LinearGaussian
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.local_model import LocalModel
-from gps.guiders.model_based.trajectory_step import adapt_step, with_std_floor
+from gps.guiders.model_based.trajectory_step import adapt_step
 from gps.settings import SettingsError
 from gps.tasks.doors.tiger import TigerDoor, TigerDoorSettings
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher
@@ -274,15 +273,6 @@ def test_a_condition_that_failed_keeps_its_controller_and_the_others_improve(tra
     for m, kept in ((0, False), (1, True), (2, True)):
         assert np.array_equal(improved.controllers.k[m], state.controllers.k[m]) == kept
     assert float(improved.eta[1]) == float(state.eta[1])
-
-
-def test_no_action_is_more_certain_than_the_floor():
-    """Given the other actions: the Cholesky factor's diagonal; the controller is otherwise the same."""
-    chol = jnp.asarray([[[[0.5, 0.0], [0.3, 0.001]], [[0.01, 0.0], [0.0, 0.2]]]])
-    controllers = LinearGaussian(jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2)), chol)
-    floored = with_std_floor(controllers, 0.02)
-    np.testing.assert_allclose(floored.chol[0], [[[0.5, 0.0], [0.3, 0.02]], [[0.02, 0.0], [0.0, 0.2]]], rtol=1e-6)
-    np.testing.assert_array_equal(floored.k, controllers.k)
 
 
 LOUD = ["trust_region.kl_step=1e4", "start.std=20.0", "local_model.tolerance=1e9"]
