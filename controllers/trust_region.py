@@ -208,6 +208,8 @@ def with_std_floor(controller: LinearGaussian, std: float) -> LinearGaussian:
 
     The diagonal of a Cholesky factor holds the standard deviation of each action given those before it.
     """
+    if std == 0.0:
+        return controller
     diagonal = jnp.diagonal(controller.chol, axis1=-2, axis2=-1)
     missing = jnp.maximum(std - diagonal, 0.0)
     return dataclasses.replace(controller, chol=controller.chol + missing[..., None] * jnp.eye(diagonal.shape[-1]))

@@ -99,8 +99,16 @@ class Badmm:
         cost = augmented(condition.model, condition.learner, duals)
         tolerance = self.settings.trust_region.tolerance
         c = condition
-        std = self.settings.sampling.std_floor
-        return improve_within(c.model, cost, c.reference, c.limit, c.eta, tolerance, std, entropy_weight=duals.rho)
+        return improve_within(
+            c.model,
+            cost,
+            c.reference,
+            c.limit,
+            c.eta,
+            tolerance,
+            entropy_weight=duals.rho,
+            std_floor=self.settings.sampling.std_floor,
+        )
 
     def targets(self, controller: LinearGaussian, duals: Duals, xs: Float[Array, "N T nx"]):
         """The multiplier's share is C lambda / rho, which is what the Lagrangian's minimum gives; the public reference

@@ -95,8 +95,7 @@ class Mdgps:
     def improve(self, condition: Condition, duals: tuple[()]) -> TrajectoryStep:
         c = condition
         tolerance = self.settings.trust_region.tolerance
-        std = self.settings.sampling.std_floor
-        return improve_within(c.model, c.model.cost, c.reference, c.limit, c.eta, tolerance, std)
+        return improve_within(c.model, c.model.cost, c.reference, c.limit, c.eta, tolerance)
 
     def targets(self, controller: LinearGaussian, duals: tuple[()], xs: Float[Array, "N T nx"]):
         return jax.vmap(controller.means)(xs), controller.precision, jnp.ones(xs.shape[1])

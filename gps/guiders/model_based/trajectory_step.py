@@ -36,8 +36,8 @@ def improve_within(
     limit: Float[Array, ""],
     eta: Float[Array, ""],
     tolerance: float,
-    std_floor: float,
     entropy_weight: Float[Array, " T"] | float = 0.0,
+    std_floor: float = 0.0,
 ) -> TrajectoryStep:
     """Minimise E_p[cost] within KL(p || reference) <= limit in one condition's model (`trust_region.solve`).
 
@@ -49,6 +49,7 @@ def improve_within(
         limit: nats per trajectory.
         eta: where the search for the multiplier starts.
         tolerance: relative, to which the limit is met.
+        entropy_weight: see `trust_region.solve`.
         std_floor: smallest standard deviation of an action, given those before it. A reference that is more certain
             counts as one of this.
     """
