@@ -75,10 +75,6 @@ class Continuous(Distribution, Protocol):
         """Mean and standard deviation of the environment's action, to first order in the noise."""
         ...
 
-    def within(self, u: Float[Array, "*b nu"]) -> Float[Array, "*b nu"]:
-        """The nearest mean actions that there can be."""
-        ...
-
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -121,9 +117,6 @@ class Gaussian:
         """As if there were no limits: a controller's actions are clipped by the simulator likewise."""
         return self.moments(z)
 
-    def within(self, u):
-        return u
-
 
 @dataclass(frozen=True)
 class TanhGaussian:
@@ -165,9 +158,6 @@ class TanhGaussian:
     def action_moments(self, z):
         mean, std = self.moments(z)
         return jnp.tanh(mean), jnp.exp(_log_tanh_slope(mean)) * std
-
-    def within(self, u):
-        return jnp.clip(u, -1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Targets:
     """What a policy is to imitate in E episodes. Steps with weight 0 do not count (their values must be finite)."""
 
     observations: Float[Array, "E T no"]
-    actions: Float[Array, "E T nu"]
+    actions: Float[Array, "E T nu"]  # behind a tanh in [-1, 1]
     precisions: Float[Array, "E T nu nu"]
     weights: Float[Array, "E T"]
 
@@ -77,7 +77,6 @@ def fit(
     distribution = cast(Continuous, policy.distribution)
     dtype = jax.tree.leaves(policy.params)[0].dtype
     targets = jax.tree.map(lambda x: x.astype(dtype), targets)
-    targets = dataclasses.replace(targets, actions=distribution.within(targets.actions))
     data, length = _sequences(policy, targets, settings.std_floor)
     orders = _minibatches(len(data["weights"]), max(1, settings.batch_size // length), settings.updates, key)
     progress = jnp.arange(settings.updates) / settings.updates

@@ -168,9 +168,3 @@ def test_the_moments_of_an_action_are_exact_to_first_order_in_the_noise(distribu
     mean, std = distribution.action_moments(jnp.asarray(z))
     np.testing.assert_allclose(actions[20], mean, atol=1e-6)
     np.testing.assert_allclose((actions[-1] - actions[0]) / 0.02, std, rtol=1e-3)
-
-
-def test_the_nearest_mean_action_is_one_that_there_can_be():
-    u = jnp.asarray([-3.0, 0.3, 1.2])
-    np.testing.assert_array_equal(Gaussian(3).within(u), u)
-    np.testing.assert_allclose(TanhGaussian(3).within(u), [-1.0, 0.3, 1.0])

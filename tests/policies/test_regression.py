@@ -205,7 +205,7 @@ def test_the_std_is_the_best_constant_one_and_not_below_its_floor():
 def test_a_policy_between_limits_imitates_actions_and_their_spread():
     """Behind a tanh the std depends on the observation and is learned along with the mean."""
     x = np.linspace(-1.0, 1.0, 64)
-    o, actions = np.stack([x, x**2], axis=1), np.stack([0.8 * x, 3.0 * x], axis=1)
+    o, actions = np.stack([x, x**2], axis=1), np.stack([0.8 * x, np.clip(3.0 * x, -1.0, 1.0)], axis=1)
     spread = np.stack([np.where(x < 0, 0.05, 0.4), np.full(64, 0.2)], axis=1)
     precisions = spread[:, :, None] ** -2.0 * np.eye(2)
     targets = Targets(*(jnp.asarray(a, jnp.float32) for a in (o, actions, precisions, np.ones(64))))

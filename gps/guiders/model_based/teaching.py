@@ -87,7 +87,12 @@ class Teaching:
         weights: Float[Array, "M N T"],
         key: PRNGKeyArray,
     ) -> tuple[Learner, Metrics]:
-        """Regress the learner on actions, weighted by their precision; where that fails it stays what it was."""
+        """Regress the learner on actions, weighted by their precision; where that fails it stays what it was.
+
+        Away from its mean trajectory a controller of high gain wants actions far beyond the limits. What it does there
+        is the limit, and that is what the learner imitates.
+        """
+        actions = jnp.clip(actions, -1.0, 1.0)
         precisions = jnp.broadcast_to(precisions[:, None], (*actions.shape, actions.shape[-1]))
         targets = regression.Targets(observations, actions, precisions, weights)
         targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), targets)  # of all conditions together
@@ -98,7 +103,7 @@ class Teaching:
         learner = select(sound, Learner(policy, state), learner)
         distribution = cast(Continuous, learner.policy.distribution)
         mean, std = distribution.action_moments(learner.policy.along(targets.observations))
-        squared = ((mean - distribution.within(targets.actions)) ** 2).sum(-1) * targets.weights
+        squared = ((mean - targets.actions) ** 2).sum(-1) * targets.weights
         metrics = {
             "learner_loss": loss,
             "learner_error": jnp.sqrt(squared.sum() / jnp.maximum(targets.weights.sum(), 1e-20)),

@@ -65,11 +65,12 @@ def test_a_lesson_that_fails_leaves_the_learner_what_it_was(task, samples):
         np.testing.assert_array_equal(a, b)
 
 
-def test_behind_a_tanh_a_learner_is_taught_and_seen_in_the_environments_actions():
-    """Actions beyond the limits are taught as the limits."""
+@pytest.mark.parametrize("distribution", ["gaussian", "tanh-gaussian"])
+def test_a_learner_is_taught_and_seen_in_the_environments_actions(distribution):
+    """Actions beyond the limits are taught as the limits, whether or not the learner could go beyond them."""
     partial = Reacher(dataclasses.replace(PARTIAL, **SMALL), "mujoco")
     updates = "learner.training.updates=400", "learner.training.learning_rate=0.03"
-    guider = small_guider("badmm", partial, "learner.network.distribution=tanh-gaussian", *updates)
+    guider = small_guider("badmm", partial, f"learner.network.distribution={distribution}", *updates)
     state = jax.jit(guider.init)(jax.random.key(0))
     samples = jax.jit(guider.collect)(state, jax.random.key(1))
     far = dataclasses.replace(state.controllers, k=state.controllers.k + 3.0)
