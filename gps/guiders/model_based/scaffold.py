@@ -287,7 +287,9 @@ class ModelBased:
 
     def _conditions(self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian) -> Condition:
         """All of them; leading M."""
-        limit = state.step * self.settings.trust_region.kl_step * self.task.horizon
+        region = self.settings.trust_region
+        kl_step = region.kl_step * region.decay ** (state.iteration - 1)  # the iteration has been counted already
+        limit = state.step * kl_step * self.task.horizon
         return Condition(prepared.models, prepared.samples, learner, prepared.reference, limit, state.eta)
 
     def _learner_collects(self, state: ModelBasedState) -> Bool[Array, " M"]:

@@ -36,12 +36,15 @@ class TrustRegionSettings:
     """How far a controller may move in one iteration."""
 
     kl_step: float = 1.0  # nats per time step, at a step size of 1
+    decay: float = 1.0  # the limit is multiplied by this from iteration to iteration; below 1 the controllers settle
     step_min: float = 0.1  # bounds of the step size, which adapts to how well improvements are predicted
     step_max: float = 1.0
     tolerance: float = 0.02  # relative, to which the limit is met
 
     def __post_init__(self):
-        check_positive(self, "kl_step", "step_min", "tolerance")
+        check_positive(self, "kl_step", "decay", "step_min", "tolerance")
+        if not self.decay <= 1:
+            raise ValueError(f"decay must be at most 1, not {self.decay}")
         if not self.tolerance < 1:
             raise ValueError(f"tolerance is relative and must be below 1, not {self.tolerance}")
         if not self.step_min <= 1.0 <= self.step_max:

@@ -38,6 +38,12 @@ def test_an_iteration_is_pure_compiled_once_and_within_its_limit(trained):
         assert int(row["failed_solves"] + row["failed_fits"] + row["diverged_samples"]) == 0
 
 
+def test_the_limit_decays_from_iteration_to_iteration(name, task):
+    _, rows, _ = iterate(small_guider(name, task, "trust_region.decay=0.5", "trust_region.kl_step=0.8"), 3)
+    limits = np.stack([row["kl_limit"] / row["step_size"] for row in rows])
+    np.testing.assert_allclose(limits, np.broadcast_to([[0.8], [0.4], [0.2]], (3, 3)), rtol=1e-5)
+
+
 # who collects, and what counts
 
 
@@ -328,6 +334,7 @@ def test_never_nan_under_hostile_settings(case, task):
         ("trust_region.kl_step=0.0", "kl_step must be positive"),
         ("trust_region.kl_step=nan", "kl_step must be positive"),
         ("trust_region.kl_step=inf", "kl_step must be finite"),
+        ("trust_region.decay=1.1", "decay must be at most 1, not 1.1"),
         ("trust_region.tolerance=1.0", "tolerance is relative and must be below 1"),
         ("trust_region.step_max=0.5", "must enclose 1"),
         ("sampling.by=leaner", "did you mean 'learner'"),
