@@ -103,10 +103,14 @@ def locomotion(
 
 # Tables for model-based guiders.
 
-# What hangs is not to be held where it starts.
+# Controllers that find their own way up end in longer swings than are needed, each in others.
 SWINGING: Tables = {
-    "run": {"iterations": 24},
-    "guider": {"sampling": {"samples": 5}, "start": {"controller": "zero", "std": 0.5}},
+    "run": {"iterations": 10},
+    "guider": {
+        "start": {"controller": "ilqr", "restarts": 32, "spread": 0.01},
+        "sampling": {"samples": 3, "std_floor": 0.1},
+        "trust_region": {"decay": 0.85},
+    },
 }
 
 PUSHING: Tables = {

@@ -106,8 +106,8 @@ class ModelBased:
         """Controllers that explore, and an untrained learner."""
         task, sampling = self.task, self.settings.sampling
         M = len(task.train_contexts)
-        controllers = start_controllers(task, self.settings.start, sampling.std_floor)
-        learner, _ = jax.random.split(key)
+        learner, plans = jax.random.split(key)
+        controllers = start_controllers(task, self.settings.start, sampling.std_floor, plans)
         return ModelBasedState(
             learner=self.teaching.start(learner),
             controllers=controllers,

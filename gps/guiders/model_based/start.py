@@ -8,14 +8,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from controllers import ilqr
 from controllers.types import LinearGaussian
 from dynamics.actuation import Hold, hold
-from dynamics.known_model import known_dynamics
-from dynamics.simulator import joints_size
 from gps.errors import UserError
+from gps.guiders.model_based.plan import plan
 from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks.control_task import ControlTask
 
@@ -27,7 +25,7 @@ class StartSettings:
     """The first controllers.
 
     "zero": no action, with noise of `std`. "pd": each holds its start pose against gravity, joints return to it as
-    critically damped oscillators. "ilqr": each follows a trajectory that iLQR finds on the simulator itself.
+    critically damped oscillators. "ilqr": each follows a plan that iLQR finds on the simulator itself (see `plan`).
     "demonstration": each follows the same recorded trajectory. "auto": "pd" where the start poses do not rest by
     themselves and the task's state begins with the positions and velocities of a model's joints, else "zero".
     """
@@ -39,11 +37,18 @@ class StartSettings:
     frequency: float = 5.0  # rad/s, of the joints' return
     demonstration: str = ""  # file of numpy arrays us (T nu) and xs (T+1 nx), as np.savez writes it
     iterations: int = 100  # of iLQR
+    # Of iLQR: random sequences of actions from which the start in the middle is planned; the others then begin with its
+    # plan. With 0 each begins with the actions that hold its pose.
+    restarts: int = 0
+    limit: float = 0.9  # largest action in a plan of iLQR; the rest is left to the feedback around it
 
     def __post_init__(self):
         check_one_of(self, "controller", KINDS)
         check_positive(self, "std", "spread", "frequency")
         check_at_least(self, 1, "iterations")
+        check_at_least(self, 0, "restarts")
+        if not 0.0 < self.limit <= 1.0:
+            raise ValueError(f"limit is a share of the largest action, above 0 and at most 1, not {self.limit}")
         if (self.controller == "demonstration") != bool(self.demonstration):
             raise ValueError(
                 f"demonstration = {self.demonstration!r} goes with controller = 'demonstration' and with no other, "
@@ -51,8 +56,13 @@ class StartSettings:
             )
 
 
-def start_controllers(task: ControlTask, settings: StartSettings, std_floor: float) -> LinearGaussian:
+def start_controllers(
+    task: ControlTask, settings: StartSettings, std_floor: float, key: PRNGKeyArray
+) -> LinearGaussian:
     """The first controller of each training condition, in absolute coordinates; leading M.
+
+    Args:
+        key: of the random actions that plans are sought from.
 
     Errors:
         UserError where the task's state is not of joints and the settings ask for it, where a demonstration is
@@ -81,8 +91,11 @@ def start_controllers(task: ControlTask, settings: StartSettings, std_floor: flo
         held = jax.tree.map(lambda *rows: jnp.stack(rows), *each)
     if kind in ("auto", "pd"):
         return held
-    xs, us = _shown(task, settings) if kind == "demonstration" else _planned(task, starts, held, settings)
-    return LinearGaussian(held.K, us - jnp.einsum("mtux,mtx->mtu", held.K, xs[:, :-1]), held.chol)
+    if kind == "demonstration":
+        xs, us, K = *_shown(task, settings), held.K
+    else:
+        xs, us, K = _planned(task, jnp.asarray(starts, jnp.float32), held, settings, key)
+    return LinearGaussian(K, us - jnp.einsum("mtux,mtx->mtu", K, xs[:, :-1]), held.chol)
 
 
 def _still(task: ControlTask, settings: StartSettings) -> LinearGaussian:
@@ -146,23 +159,9 @@ def _shown(task: ControlTask, settings: StartSettings) -> tuple[Array, Array]:
     return xs, us
 
 
-def _planned(task, starts, held: LinearGaussian, settings: StartSettings) -> tuple[Array, Array]:
-    """What iLQR finds on the simulator, from the actions that hold each start pose."""
-    n = joints_size(task.simulator.model)
-    options = ilqr.Options(max_iterations=settings.iterations)
-
-    def one(state, controller, context):
-        x, dynamics = task.control_state(state), known_dynamics(task.simulator, mocap=state[n:])
-        solution = ilqr.solve(
-            lambda x, u, t, _: dynamics(x, u, t),
-            task.cost,
-            x,
-            jnp.broadcast_to(controller.K[0] @ x + controller.k[0], controller.k.shape),
-            final_cost=task.final_cost,
-            params=context,
-            limits=(-1.0, 1.0),
-            options=options,
-        )
-        return solution.states, solution.actions
-
-    return jax.vmap(one)(jnp.asarray(starts, jnp.float32), held, task.train_contexts)
+def _planned(task, starts: Array, held: LinearGaussian, settings: StartSettings, key) -> tuple[Array, Array, Array]:
+    """States, actions and gains of plans; the gains that hold the start pose where those of a plan do not exist."""
+    at_start = jnp.einsum("mux,mx->mu", held.K[:, 0], jax.vmap(task.control_state)(starts)) + held.k[:, 0]
+    still = jnp.broadcast_to(at_start[:, None], held.k.shape)
+    xs, us, gains = plan(task, starts, still, key, settings.restarts, settings.limit, settings.iterations)
+    return xs, us, jnp.where(jnp.isfinite(gains).all((1, 2, 3), keepdims=True), gains, held.K)

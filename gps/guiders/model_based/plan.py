@@ -1,0 +1,129 @@
+"""Plans that start controllers follow: iLQR on the simulator itself, and feedback around what it finds.
+
+A swing-up has many local optima. Where each start plans for itself, neighbours end in different ones, half of them
+turning left, and no learner can imitate both. So one start, in the middle of all, is planned first, from many random
+sequences of actions; the others begin with the best of its plans and the feedback around it, and most stay in its
+family.
+
+Plans keep away from the limits of the actions: an action at its limit can not follow a deviation. The feedback is that
+of the LQR for the task's cost along the plan, which knows no limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from controllers import ilqr, lqr
+from controllers.expand import quadratize
+from controllers.types import LinearDynamics
+from dynamics.known_model import jacobians, known_dynamics
+from dynamics.rollout import exploration_noise
+from dynamics.simulator import joints_size
+from gps.tasks.control_task import ControlTask
+
+RANDOM_STD = 0.5  # of random actions
+SMOOTHING = 1 / 16  # of the horizon: the width of the filter over random actions
+
+Plans = tuple[Float[Array, "M T+1 nx"], Float[Array, "M T nu"], Float[Array, "M T nu nx"]]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans one start at a time. `start` is a state of the simulator, x the controllers' state there."""
+
+    task: ControlTask
+    limit: float
+    options: ilqr.Options
+
+    def solve(self, start: Array, x: Array, context: Array, us: Array) -> ilqr.Solution:
+        """What iLQR makes of these actions."""
+        dynamics = self._dynamics(start)
+        return ilqr.solve(
+            lambda x, u, t, _: dynamics(x, u, t),
+            self.task.cost,
+            x,
+            jnp.clip(us, -self.limit, self.limit),
+            final_cost=self.task.final_cost,
+            params=context,
+            limits=(-self.limit, self.limit),
+            options=self.options,
+        )
+
+    def feedback(self, start: Array, xs: Array, us: Array, context: Array) -> Float[Array, "T nu nx"]:
+        """Gains of the LQR along a plan, for the task's cost; not finite where there is none."""
+        A, B = jacobians(self.task.simulator, xs[:-1], us, mocap=self._mocap(start))
+        dynamics = LinearDynamics(A, B, jnp.zeros_like(xs[1:]), jnp.zeros_like(A))
+        cost = quadratize(self.task.cost, self.task.final_cost, xs, us, args=(context,))
+        return lqr.backward_pass(dynamics, cost).controller.K
+
+    def follow(self, start: Array, x: Array, leader: ilqr.Solution) -> Float[Array, "T nu"]:
+        """The actions that a leader's plan and feedback apply from another start."""
+        dynamics = self._dynamics(start)
+
+        def step(x, inputs):
+            planned, u, K = inputs
+            u = jnp.clip(u + K @ (x - planned), -self.limit, self.limit)
+            return dynamics(x, u, jnp.array(0)), u
+
+        return jax.lax.scan(step, x, (leader.states[:-1], leader.actions, leader.K))[1]
+
+    def _dynamics(self, start: Array):
+        return known_dynamics(self.task.simulator, mocap=self._mocap(start))
+
+    def _mocap(self, start: Array) -> Array | None:
+        model = self.task.simulator.model
+        return start[joints_size(model) :] if model.nmocap else None
+
+
+def plan(
+    task: ControlTask,
+    starts: Float[Array, "M nstate"],
+    held: Float[Array, "M T nu"],
+    key: PRNGKeyArray,
+    restarts: int,
+    limit: float,
+    iterations: int,
+) -> Plans:
+    """A plan for each training condition, and the gains around it.
+
+    Args:
+        task: its state is that of the model's joints: positions, velocities and activations.
+        starts: states of the simulator.
+        held: actions that every start begins with if there are no restarts.
+        key: of the random actions.
+        restarts: random sequences of actions from which the start in the middle is planned; with 0 each start is
+            planned on its own.
+        limit: the largest action of a plan.
+        iterations: of iLQR, at most.
+
+    Returns:
+        States, actions and gains; the gains are not finite where the LQR has no solution along a plan.
+    """
+    planner = Planner(task, limit, ilqr.Options(max_iterations=iterations))
+    contexts = task.train_contexts
+    xs = jax.vmap(task.control_state)(starts)
+    first = held
+    if restarts:
+        middle = _in_the_middle(contexts)
+        start, x, context = starts[middle], xs[middle], contexts[middle]
+        T, nu = held.shape[1:]
+        noise = jax.vmap(lambda key: exploration_noise(key, T, nu, SMOOTHING * T))(jax.random.split(key, restarts))
+        tries = jax.vmap(planner.solve, in_axes=(None, None, None, 0))(start, x, context, RANDOM_STD * noise)
+        cheapest = jnp.argmin(jnp.where(jnp.isfinite(tries.cost), tries.cost, jnp.inf))
+        leader = jax.tree.map(lambda values: values[cheapest], tries)
+        first = jax.vmap(planner.follow, in_axes=(0, 0, None))(starts, xs, leader)
+    plans = jax.vmap(planner.solve)(starts, xs, contexts, first)
+    gains = jax.vmap(planner.feedback)(starts, plans.states, plans.actions, contexts)
+    return plans.states, plans.actions, gains
+
+
+def _in_the_middle(contexts: Float[Array, "M nc"]) -> int:
+    """The context that is nearest the mean of all, each of its numbers in standard deviations."""
+    points = np.asarray(contexts, float).reshape(len(contexts), -1)
+    away = (points - points.mean(0)) / np.maximum(points.std(0), 1e-9)
+    return int((away**2).sum(1).argmin())
