@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from controllers import trust_region
 from controllers.kl import kl_per_step
@@ -40,6 +40,8 @@ from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
 
+PATIENCE = 3  # local models in a row that are not faithful, until a condition returns to its last sound controller
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class ModelBasedState:
     cost: Float[Array, " M"]  # of `samples`, in task units
     samples: Samples  # the last ones that counted, which the learner is taught on
     prior: Any  # what the prior of the dynamics has learned, of all conditions together
-    untrusted: Bool[Array, " M"]  # the last local model was not faithful
+    sound: LinearGaussian  # the last controllers that a faithful model was fitted to; at first those of the start
+    untrusted: Int[Array, " M"]  # how many of the last local models in a row were not faithful
     strayed: Float[Array, " M"]  # KL of the last controllers to the learner that was taught them, over their limit
     iteration: Array
 
@@ -119,7 +122,8 @@ class ModelBased:
             cost=jnp.zeros(M),
             samples=samples.none_yet(task, sampling.samples),
             prior=self.prior.init(),
-            untrusted=jnp.zeros(M, bool),
+            sound=controllers,
+            untrusted=jnp.zeros(M, jnp.int32),
             strayed=jnp.zeros(M),
             iteration=jnp.zeros((), jnp.int32),
         )
@@ -190,17 +194,22 @@ class ModelBased:
         largest = tolerance * jnp.maximum(scale, state.samples.cost_scale)
         judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= largest)
         kept = select(evidence.counts, collected, state.samples)
+        sound = select(faithful & ~by_learner, state.controllers, state.sound)
+        failures = jnp.where(faithful, 0, state.untrusted + 1)
+        returns = failures >= PATIENCE  # what is never improved would be sampled for ever
+        controllers = select(evidence.took_over, learner, state.controllers)
         state = dataclasses.replace(
             state,
-            controllers=select(evidence.took_over, learner, state.controllers),
+            controllers=select(returns, sound, controllers),
             # the duals belonged to a trajectory that is given up
-            duals=select(evidence.took_over, method.restart(state.duals), state.duals),
+            duals=select(evidence.took_over | returns, method.restart(state.duals), state.duals),
             step=self._adapt_step(state, gained, promised, judged, faithful),
             objective=jnp.where(evidence.trusted, actual, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
             samples=kept,
             prior=prior,
-            untrusted=~faithful,
+            sound=sound,
+            untrusted=jnp.where(returns, 1, failures),
             iteration=state.iteration + 1,
         )
         reference = select(leads, learner, state.controllers)
@@ -214,6 +223,7 @@ class ModelBased:
             "step_size": state.step,
             "untrusted_models": (~evidence.faithful).sum(),
             "learner_took_over": evidence.took_over.sum(),
+            "returned_controllers": returns.sum(),
             "diverged_samples": (collected.weights == 0).sum(),
             "saturated_actions": (jnp.abs(collected.us) >= 1.0).mean((1, 2, 3)),
         }
@@ -303,7 +313,7 @@ class ModelBased:
             turn = i % sampling.learner_every == sampling.learner_every - 1
         else:
             turn = (i > 0) & (sampling.by == "learner")
-        return turn & ~state.untrusted
+        return turn & (state.untrusted == 0)
 
     def _adapt_step(
         self, state: ModelBasedState, gained: Array, promised: Array, judged: Array, faithful: Array

@@ -136,6 +136,22 @@ def test_where_a_model_is_not_faithful_the_controller_collects_next_with_a_small
     assert int(trusted.untrusted[0]) == 0
 
 
+def test_where_models_stay_unfaithful_the_last_sound_controller_returns(trained, phases):
+    _, states, _, (collect, _) = trained
+    other = jax.tree.map(lambda a: 1.5 * a, states[2].controllers)
+    state = dataclasses.replace(states[2], sound=other, untrusted=jnp.asarray([2, 1, 0]))
+    samples = collect(state, jax.random.key(8))
+    wrong = 4.0 * samples.cost_scale[:2] / samples.costs.shape[-1]
+    new, _, metrics = phases[0](
+        state, dataclasses.replace(samples, costs=samples.costs.at[:2].add(wrong[:, None, None]))
+    )
+    np.testing.assert_array_equal(new.untrusted, [1, 2, 0])
+    assert int(metrics["returned_controllers"]) == 1
+    np.testing.assert_array_equal(new.controllers.k[0], other.k[0])
+    np.testing.assert_array_equal(new.controllers.k[1], states[2].controllers.k[1])
+    np.testing.assert_array_equal(new.sound.k[:2], other.k[:2])
+
+
 def test_diverged_samples_do_not_count_and_a_condition_without_sound_ones_is_named(trained):
     guider, states, _, (collect, step) = trained
     samples = collect(states[0], jax.random.key(9))
