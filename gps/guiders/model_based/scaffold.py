@@ -40,7 +40,7 @@ from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
 
-PATIENCE = 3  # local models in a row that are not faithful, until a condition returns to its last sound controller
+PATIENCE = 5  # local models in a row that are not faithful, until a condition returns to its last sound controller
 
 
 @jax.tree_util.register_dataclass

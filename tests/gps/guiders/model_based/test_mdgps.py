@@ -12,6 +12,7 @@ from support.policies import means, stds
 
 from gps.guiders.model_based.mdgps import Mdgps, MdgpsSettings, mdgps
 from gps.guiders.model_based.method import Condition
+from gps.guiders.model_based.scaffold import PATIENCE
 from gps.guiders.model_based.settings import TaughtLearnerSettings, TrustRegionSettings
 from gps.runs.evaluate import evaluate
 from gps.tasks.mujoco.reacher import Reacher, ReacherSettings
@@ -148,12 +149,13 @@ def test_the_arm_is_learned_after_a_bad_first_iteration(learned):
     learner = dataclasses.replace(learner, policy=dataclasses.replace(learner.policy, params=params))
     state = dataclasses.replace(states[1], controllers=controllers, learner=learner)
     bad, rows = value(guider.policy(state)), []
-    for i in range(16):
+    for i in range(20):
         state, metrics = step(state, collect(state, jax.random.key(20 + i)), jax.random.key(40 + i))
         rows.append(metrics)
     untrusted, returned = ([int(row[name]) for row in rows] for name in ("untrusted_models", "returned_controllers"))
-    assert min(untrusted[:3]) >= 4  # what can not be improved is sampled again, and no more often than that
-    assert returned[:2] == [0, 0]
-    assert returned[2] >= 4
-    assert sum(untrusted[3:]) <= 3
+    last = PATIENCE - 1  # what can not be improved is sampled again, and no more often than that
+    assert min(untrusted[: last + 1]) >= 4
+    assert sum(returned[:last]) == 0
+    assert returned[last] >= 4
+    assert sum(untrusted[last + 1 :]) <= 3
     assert value(guider.policy(state)) < 0.3 * bad

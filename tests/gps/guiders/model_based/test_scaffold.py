@@ -12,6 +12,7 @@ from support.policies import means
 
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.local_model import LocalModel
+from gps.guiders.model_based.scaffold import PATIENCE
 from gps.guiders.model_based.trajectory_step import adapt_step
 from gps.settings import SettingsError
 from gps.tasks.doors.tiger import TigerDoor, TigerDoorSettings
@@ -139,7 +140,7 @@ def test_where_a_model_is_not_faithful_the_controller_collects_next_with_a_small
 def test_where_models_stay_unfaithful_the_last_sound_controller_returns(trained, phases):
     _, states, _, (collect, _) = trained
     other = jax.tree.map(lambda a: 1.5 * a, states[2].controllers)
-    state = dataclasses.replace(states[2], sound=other, untrusted=jnp.asarray([2, 1, 0]))
+    state = dataclasses.replace(states[2], sound=other, untrusted=jnp.asarray([PATIENCE - 1, 1, 0]))
     samples = collect(state, jax.random.key(8))
     wrong = 4.0 * samples.cost_scale[:2] / samples.costs.shape[-1]
     new, _, metrics = phases[0](
