@@ -115,8 +115,7 @@ def plan(
         noise = jax.vmap(lambda key: exploration_noise(key, T, nu, SMOOTHING * T))(jax.random.split(key, restarts))
         tries = jax.vmap(planner.solve, in_axes=(None, None, None, 0))(start, x, context, RANDOM_STD * noise)
         cheapest = jnp.argmin(jnp.where(jnp.isfinite(tries.cost), tries.cost, jnp.inf))
-        leader = jax.tree.map(lambda values: values[cheapest], tries)
-        first = jax.vmap(planner.follow, in_axes=(0, 0, None))(starts, xs, leader)
+        first = jax.vmap(planner.follow, in_axes=(0, 0, None))(starts, xs, tries[cheapest])
     plans = jax.vmap(planner.solve)(starts, xs, contexts, first)
     gains = jax.vmap(planner.feedback)(starts, plans.states, plans.actions, contexts)
     return plans.states, plans.actions, gains
