@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dynamics.simulator import Simulator
+from dynamics.simulator import Simulator, joints_size
 from gps.tasks.task import Environment, Score
 
 
@@ -81,6 +81,11 @@ def require_control(task: Environment, guider: str) -> None:
             f"guider {guider!r} optimises trajectories and needs a ControlTask (a simulator, a differentiable cost, "
             f"conditions), which {task.name} is not: take a model-free guider, such as 'gpo-clip'"
         )
+
+
+def mocap_poses(task: ControlTask, context: Float[Array, " nc"]) -> Float[Array, " 7*nmocap"]:
+    """Where a condition has its mocap bodies; they stay there."""
+    return task.initial_state(jax.random.key(0), context)[joints_size(task.simulator.model) :]
 
 
 def step_costs(task: ControlTask, xs, us, context) -> Float[Array, " T+1"]:

@@ -20,11 +20,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers import ilqr, lqr
 from controllers.expand import quadratize
-from controllers.types import LinearDynamics
+from controllers.types import LinearDynamics, LinearGaussian
 from dynamics.known_model import jacobians, known_dynamics
 from dynamics.rollout import exploration_noise
-from dynamics.simulator import joints_size
-from gps.tasks.control_task import ControlTask
+from gps.tasks.control_task import ControlTask, mocap_poses
 
 RANDOM_STD = 0.5  # of random actions
 SMOOTHING = 1 / 16  # of the horizon: the width of the filter over random actions
@@ -34,17 +33,17 @@ Plans = tuple[Float[Array, "M T+1 nx"], Float[Array, "M T nu"], Float[Array, "M 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans one start at a time. `start` is a state of the simulator, x the controllers' state there."""
+    """Plans one start at a time."""
 
     task: ControlTask
     limit: float
     options: ilqr.Options
 
-    def solve(self, start: Array, x: Array, context: Array, us: Array) -> ilqr.Solution:
+    def solve(self, x: Array, context: Array, us: Array) -> ilqr.Solution:
         """What iLQR makes of these actions."""
-        dynamics = self._dynamics(start)
+        # The context goes in as `params`: with one in a closure, iLQR solves a batch in lockstep, three times slower.
         return ilqr.solve(
-            lambda x, u, t, _: dynamics(x, u, t),
+            self._dynamics,
             self.task.cost,
             x,
             jnp.clip(us, -self.limit, self.limit),
@@ -54,35 +53,30 @@ class Planner:
             options=self.options,
         )
 
-    def feedback(self, start: Array, xs: Array, us: Array, context: Array) -> Float[Array, "T nu nx"]:
+    def feedback(self, xs: Array, us: Array, context: Array) -> Float[Array, "T nu nx"]:
         """Gains of the LQR along a plan, for the task's cost; not finite where there is none."""
-        A, B = jacobians(self.task.simulator, xs[:-1], us, mocap=self._mocap(start))
+        A, B = jacobians(self.task.simulator, xs[:-1], us, mocap_poses(self.task, context))
         dynamics = LinearDynamics(A, B, jnp.zeros_like(xs[1:]), jnp.zeros_like(A))
         cost = quadratize(self.task.cost, self.task.final_cost, xs, us, args=(context,))
         return lqr.backward_pass(dynamics, cost).controller.K
 
-    def follow(self, start: Array, x: Array, leader: ilqr.Solution) -> Float[Array, "T nu"]:
-        """The actions that a leader's plan and feedback apply from another start."""
-        dynamics = self._dynamics(start)
+    def follow(self, x: Array, context: Array, leader: LinearGaussian) -> Float[Array, "T nu"]:
+        """The actions that another start's controller applies from this one, within the limit."""
 
         def step(x, inputs):
-            planned, u, K = inputs
-            u = jnp.clip(u + K @ (x - planned), -self.limit, self.limit)
-            return dynamics(x, u, jnp.array(0)), u
+            K, k = inputs
+            u = jnp.clip(K @ x + k, -self.limit, self.limit)
+            return self._dynamics(x, u, jnp.array(0), context), u
 
-        return jax.lax.scan(step, x, (leader.states[:-1], leader.actions, leader.K))[1]
+        return jax.lax.scan(step, x, (leader.K, leader.k))[1]
 
-    def _dynamics(self, start: Array):
-        return known_dynamics(self.task.simulator, mocap=self._mocap(start))
-
-    def _mocap(self, start: Array) -> Array | None:
-        model = self.task.simulator.model
-        return start[joints_size(model) :] if model.nmocap else None
+    def _dynamics(self, x: Array, u: Array, t: Array, context: Array) -> Array:
+        return known_dynamics(self.task.simulator, mocap_poses(self.task, context))(x, u, t)
 
 
 def plan(
     task: ControlTask,
-    starts: Float[Array, "M nstate"],
+    xs: Float[Array, "M nx"],
     held: Float[Array, "M T nu"],
     key: PRNGKeyArray,
     restarts: int,
@@ -93,7 +87,7 @@ def plan(
 
     Args:
         task: its state is that of the model's joints: positions, velocities and activations.
-        starts: states of the simulator.
+        xs: states that the conditions start in.
         held: actions that every start begins with if there are no restarts.
         key: of the random actions.
         restarts: random sequences of actions from which the start in the middle is planned; with 0 each start is
@@ -106,18 +100,17 @@ def plan(
     """
     planner = Planner(task, limit, ilqr.Options(max_iterations=iterations))
     contexts = task.train_contexts
-    xs = jax.vmap(task.control_state)(starts)
     first = held
     if restarts:
         middle = _in_the_middle(contexts)
-        start, x, context = starts[middle], xs[middle], contexts[middle]
         T, nu = held.shape[1:]
         noise = jax.vmap(lambda key: exploration_noise(key, T, nu, SMOOTHING * T))(jax.random.split(key, restarts))
-        tries = jax.vmap(planner.solve, in_axes=(None, None, None, 0))(start, x, context, RANDOM_STD * noise)
+        tries = jax.vmap(planner.solve, in_axes=(None, None, 0))(xs[middle], contexts[middle], RANDOM_STD * noise)
         cheapest = jnp.argmin(jnp.where(jnp.isfinite(tries.cost), tries.cost, jnp.inf))
-        first = jax.vmap(planner.follow, in_axes=(0, 0, None))(starts, xs, tries[cheapest])
-    plans = jax.vmap(planner.solve)(starts, xs, contexts, first)
-    gains = jax.vmap(planner.feedback)(starts, plans.states, plans.actions, contexts)
+        leader = tries[cheapest].controller()
+        first = jax.vmap(planner.follow, in_axes=(0, 0, None))(xs, contexts, leader)
+    plans = jax.vmap(planner.solve)(xs, contexts, first)
+    gains = jax.vmap(planner.feedback)(plans.states, plans.actions, contexts)
     return plans.states, plans.actions, gains
 
 

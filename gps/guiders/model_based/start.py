@@ -161,7 +161,8 @@ def _shown(task: ControlTask, settings: StartSettings) -> tuple[Array, Array]:
 
 def _planned(task, starts: Array, held: LinearGaussian, settings: StartSettings, key) -> tuple[Array, Array, Array]:
     """States, actions and gains of plans; the gains that hold the start pose where those of a plan do not exist."""
-    at_start = jnp.einsum("mux,mx->mu", held.K[:, 0], jax.vmap(task.control_state)(starts)) + held.k[:, 0]
+    x = jax.vmap(task.control_state)(starts)
+    at_start = jnp.einsum("mux,mx->mu", held.K[:, 0], x) + held.k[:, 0]
     still = jnp.broadcast_to(at_start[:, None], held.k.shape)
-    xs, us, gains = plan(task, starts, still, key, settings.restarts, settings.limit, settings.iterations)
+    xs, us, gains = plan(task, x, still, key, settings.restarts, settings.limit, settings.iterations)
     return xs, us, jnp.where(jnp.isfinite(gains).all((1, 2, 3), keepdims=True), gains, held.K)

@@ -26,7 +26,7 @@ class Valleys(Cart):
 def plans():
     """With each start on its own, and with all after the one in the middle."""
     task = Valleys(horizon=50)
-    starts = jax.vmap(task.initial_state)(jax.random.split(jax.random.key(0), 4), task.train_contexts)
+    starts = jax.vmap(lambda c: task.control_state(task.initial_state(jax.random.key(0), c)))(task.train_contexts)
     still = jnp.zeros((4, task.horizon, 1))
 
     def planned(restarts):
