@@ -1,12 +1,14 @@
 """Plans that start controllers follow: iLQR on the simulator itself, and feedback around what it finds.
 
 A swing-up has many local optima. Where each start plans for itself, neighbours end in different ones, half of them
-turning left, and no learner can imitate both. So one start, in the middle of all, is planned first, from many random
-sequences of actions; the others begin with the best of its plans and the feedback around it, and most stay in its
-family.
+turning left, and no learner can imitate both. So one start, in the middle of all, is planned first, from what holds its
+pose and from random sequences of actions; the others begin with the best of its plans and the feedback around it, and
+most stay in its family.
 
 Plans keep away from the limits of the actions: an action at its limit can not follow a deviation. The feedback is that
-of the LQR for the task's cost along the plan, which knows no limits.
+of the LQR for the task's cost along the plan, which knows no limits. Where a body just comes to touch another,
+velocities jump, and a finite difference across the jump is as large as its step is small; so derivatives are clipped to
+what is usual along the plan.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from gps.tasks.control_task import ControlTask, mocap_poses
 
 RANDOM_STD = 0.5  # of random actions
 SMOOTHING = 1 / 16  # of the horizon: the width of the filter over random actions
+SMOOTH = 0.9  # share of a plan's steps whose derivatives count as they are
 
 Plans = tuple[Float[Array, "M T+1 nx"], Float[Array, "M T nu"], Float[Array, "M T nu nx"]]
 
@@ -55,7 +58,9 @@ class Planner:
 
     def feedback(self, xs: Array, us: Array, context: Array) -> Float[Array, "T nu nx"]:
         """Gains of the LQR along a plan, for the task's cost; not finite where there is none."""
-        A, B = jacobians(self.task.simulator, xs[:-1], us, mocap_poses(self.task, context))
+        slopes = jnp.concatenate(jacobians(self.task.simulator, xs[:-1], us, mocap_poses(self.task, context)), axis=-1)
+        steep = jnp.quantile(jnp.abs(slopes).max((1, 2)), SMOOTH)
+        A, B = jnp.split(jnp.clip(slopes, -steep, steep), [xs.shape[1]], axis=-1)
         dynamics = LinearDynamics(A, B, jnp.zeros_like(xs[1:]), jnp.zeros_like(A))
         cost = quadratize(self.task.cost, self.task.final_cost, xs, us, args=(context,))
         return lqr.backward_pass(dynamics, cost).controller.K
@@ -77,7 +82,7 @@ class Planner:
 def plan(
     task: ControlTask,
     xs: Float[Array, "M nx"],
-    held: Float[Array, "M T nu"],
+    held: LinearGaussian,
     key: PRNGKeyArray,
     restarts: int,
     limit: float,
@@ -88,30 +93,32 @@ def plan(
     Args:
         task: its state is that of the model's joints: positions, velocities and activations.
         xs: states that the conditions start in.
-        held: actions that every start begins with if there are no restarts.
+        held: controllers that hold the start poses; leading M.
         key: of the random actions.
-        restarts: random sequences of actions from which the start in the middle is planned; with 0 each start is
-            planned on its own.
+        restarts: sequences of actions from which the start in the middle is planned, all but the first of them random;
+            with 0 each start is planned on its own.
         limit: the largest action of a plan.
         iterations: of iLQR, at most.
 
     Returns:
-        States, actions and gains; the gains are not finite where the LQR has no solution along a plan.
+        States, actions, and gains: those of `held` where the LQR has no solution along a plan.
     """
     planner = Planner(task, limit, ilqr.Options(max_iterations=iterations))
     contexts = task.train_contexts
-    first = held
+    first = jnp.broadcast_to((jnp.einsum("mux,mx->mu", held.K[:, 0], xs) + held.k[:, 0])[:, None], held.k.shape)
     if restarts:
         middle = _in_the_middle(contexts)
-        T, nu = held.shape[1:]
-        noise = jax.vmap(lambda key: exploration_noise(key, T, nu, SMOOTHING * T))(jax.random.split(key, restarts))
-        tries = jax.vmap(planner.solve, in_axes=(None, None, 0))(xs[middle], contexts[middle], RANDOM_STD * noise)
+        T, nu = held.k.shape[1:]
+        noise = jax.vmap(lambda key: exploration_noise(key, T, nu, SMOOTHING * T))(jax.random.split(key, restarts - 1))
+        actions = jnp.concatenate([first[middle, None], RANDOM_STD * noise])
+        tries = jax.vmap(planner.solve, in_axes=(None, None, 0))(xs[middle], contexts[middle], actions)
         cheapest = jnp.argmin(jnp.where(jnp.isfinite(tries.cost), tries.cost, jnp.inf))
         leader = tries[cheapest].controller()
         first = jax.vmap(planner.follow, in_axes=(0, 0, None))(xs, contexts, leader)
     plans = jax.vmap(planner.solve)(xs, contexts, first)
     gains = jax.vmap(planner.feedback)(plans.states, plans.actions, contexts)
-    return plans.states, plans.actions, gains
+    usable = jnp.isfinite(gains).all((1, 2, 3), keepdims=True)
+    return plans.states, plans.actions, jnp.where(usable, gains, held.K)
 
 
 def _in_the_middle(contexts: Float[Array, "M nc"]) -> int:

@@ -37,8 +37,8 @@ class StartSettings:
     frequency: float = 5.0  # rad/s, of the joints' return
     demonstration: str = ""  # file of numpy arrays us (T nu) and xs (T+1 nx), as np.savez writes it
     iterations: int = 100  # of iLQR
-    # Of iLQR: random sequences of actions from which the start in the middle is planned; the others then begin with its
-    # plan. With 0 each begins with the actions that hold its pose.
+    # Of iLQR: sequences of actions from which the start in the middle is planned, the first to hold its pose, the rest
+    # random; the others then begin with its plan. With 0 each begins with what holds its own pose.
     restarts: int = 0
     limit: float = 0.9  # largest action in a plan of iLQR; the rest is left to the feedback around it
 
@@ -94,7 +94,8 @@ def start_controllers(
     if kind == "demonstration":
         xs, us, K = *_shown(task, settings), held.K
     else:
-        xs, us, K = _planned(task, jnp.asarray(starts, jnp.float32), held, settings, key)
+        at = jax.vmap(task.control_state)(jnp.asarray(starts, jnp.float32))
+        xs, us, K = plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
     return LinearGaussian(K, us - jnp.einsum("mtux,mtx->mtu", K, xs[:, :-1]), held.chol)
 
 
@@ -157,12 +158,3 @@ def _shown(task: ControlTask, settings: StartSettings) -> tuple[Array, Array]:
         M = len(task.train_contexts)
         xs, us = (jnp.broadcast_to(jnp.asarray(file[name], float), (M, *shape)) for name, shape in wanted.items())
     return xs, us
-
-
-def _planned(task, starts: Array, held: LinearGaussian, settings: StartSettings, key) -> tuple[Array, Array, Array]:
-    """States, actions and gains of plans; the gains that hold the start pose where those of a plan do not exist."""
-    x = jax.vmap(task.control_state)(starts)
-    at_start = jnp.einsum("mux,mx->mu", held.K[:, 0], x) + held.k[:, 0]
-    still = jnp.broadcast_to(at_start[:, None], held.k.shape)
-    xs, us, gains = plan(task, x, still, key, settings.restarts, settings.limit, settings.iterations)
-    return xs, us, jnp.where(jnp.isfinite(gains).all((1, 2, 3), keepdims=True), gains, held.K)

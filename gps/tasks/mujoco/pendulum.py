@@ -19,7 +19,7 @@ from gps.tasks import contexts, costs
 from gps.tasks.mujoco_task import MujocoTask, load
 from gps.tasks.task import Score
 
-SPREAD = (0.8, 1.0)  # rad, rad/s: largest distance of a start from hanging at rest
+SPREAD = (0.3, 0.5)  # rad, rad/s: largest distance of a start from hanging at rest
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PendulumSettings:
     test_starts: int = 40
     angle_weight: float = 1.0  # of 1/2 (2 sin(angle / 2))^2
     velocity_weight: float = 0.01  # of 1/2 velocity^2, per (rad/s)^2
-    action_weight: float = 0.1  # of 1/2 action^2
+    action_weight: float = 0.4  # of 1/2 action^2
 
     def __post_init__(self):
         check_at_least(self, 10, "horizon")

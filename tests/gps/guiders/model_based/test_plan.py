@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from support.carts import Cart
 
+from controllers import ilqr
+from controllers.types import LinearGaussian
+from dynamics.known_model import jacobians
+from gps.guiders.model_based import plan as plan_module
 from gps.guiders.model_based.plan import plan
 from gps.tasks.control_task import step_costs
 
@@ -27,14 +31,17 @@ def plans():
     """With each start on its own, and with all after the one in the middle."""
     task = Valleys(horizon=50)
     starts = jax.vmap(lambda c: task.control_state(task.initial_state(jax.random.key(0), c)))(task.train_contexts)
-    still = jnp.zeros((4, task.horizon, 1))
 
     def planned(restarts):
-        return jax.jit(
-            lambda starts, still: plan(task, starts, still, jax.random.key(0), restarts, limit=0.8, iterations=40)
-        )
+        return jax.jit(lambda xs, held: plan(task, xs, held, jax.random.key(0), restarts, limit=0.8, iterations=40))
 
-    return task, [planned(restarts)(starts, still) for restarts in (0, 4)]
+    return task, [planned(restarts)(starts, still(task)) for restarts in (0, 5)]
+
+
+def still(task):
+    """No action and no gains."""
+    zero = jnp.zeros((4, task.horizon, 1, 1))
+    return LinearGaussian(jnp.zeros((4, task.horizon, 1, task.nx)), zero[..., 0], zero + 0.1)
 
 
 def total(task, xs, us):
@@ -59,3 +66,19 @@ def test_plans_are_trajectories_inside_the_limit(plans):
     for t in range(task.horizon):
         states = jax.vmap(task.simulator.step)(states, us[:, t])
         np.testing.assert_allclose(jax.vmap(task.control_state)(states), xs[:, t + 1], atol=1e-4)
+
+
+def test_a_jump_does_not_decide_the_gains(plans, monkeypatch):
+    """What touches something moves the derivative of one step by 1e4; the gains of the steps before stay useful."""
+    task, (_, (xs, us, K)) = plans
+    jump = 25
+
+    def jumping(*args):
+        A, B = jacobians(*args)
+        return A.at[jump, 1, 0].add(1e4), B
+
+    monkeypatch.setattr(plan_module, "jacobians", jumping)
+    planner = plan_module.Planner(task, 0.8, ilqr.Options())
+    gains = planner.feedback(xs[1], us[1], task.train_contexts[1])
+    np.testing.assert_allclose(gains[jump + 1 :], K[1, jump + 1 :], rtol=1e-4)
+    assert float(jnp.abs(gains).max()) < 3.0 * float(jnp.abs(K[1]).max())
