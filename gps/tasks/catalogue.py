@@ -102,7 +102,9 @@ TASKS: dict[str, Entry] = {
     "acrobot": _mujoco(
         "acrobot:AcrobotSettings", "Acrobot", "two links with a motor between them stand up", presets.SWINGING
     ),
-    "point-mass": _mujoco("point_mass:PointMassSettings", "PointMass", "a mass goes around posts to a place", {}),
+    "point-mass": _mujoco(
+        "point_mass:PointMassSettings", "PointMass", "a mass goes around posts to a place", presets.AROUND
+    ),
     "pusher": _mujoco("pusher:PusherSettings", "Pusher", "a finger pushes a puck to a place", presets.PUSHING),
     "cartpole": _mujoco(
         "cartpole:CartpoleSettings", "Cartpole", "a cart swings up a pole and holds it", presets.SWINGING
@@ -117,7 +119,7 @@ TASKS: dict[str, Entry] = {
         presets.remembering(presets.REACHING),
     ),
     "peg-noisy": _mujoco("peg:NOISY", "Peg", "the same; the learner sees noisy angles, no velocities", presets.PEG),
-    "door": _mujoco("door:DoorSettings", "Door", "a seven-joint arm pulls a door open by its handle", presets.PEG),
+    "door": _mujoco("door:DoorSettings", "Door", "a seven-joint arm pulls a door open by its handle", presets.DOOR),
     "walker": _mujoco("walker:WalkerSettings", "Walker", "a torso on two legs walks", presets.WALKING),
     "tiger-door": _doors("TigerDoor", "open the door without the tiger, or listen first"),
     "tiger-door-alt": _doors("TigerDoorAlt", "what is best for who knows is not for who does not"),

@@ -110,12 +110,24 @@ SWINGING: Tables = {
         "start": {"controller": "ilqr", "restarts": 32, "spread": 0.01},
         "sampling": {"samples": 3, "std_floor": 0.1},
         "trust_region": {"decay": 0.85},
+        "learner": {"sobolev": 1.0},
     },
 }
 
+# Around posts there are ways on both sides.
+AROUND: Tables = {
+    "run": {"iterations": 8},
+    "guider": {"start": {"controller": "ilqr", "restarts": 1}, "sampling": {"samples": 3}},
+}
+
+# A contact that a step makes or breaks is in no local model: small steps, and samples on both sides of it.
 PUSHING: Tables = {
     "run": {"iterations": 16},
-    "guider": {"sampling": {"samples": 3}},
+    "guider": {
+        "start": {"spread": 0.05},
+        "sampling": {"samples": 5},
+        "trust_region": {"kl_step": 0.2},
+    },
 }
 
 WALKING: Tables = {
@@ -131,6 +143,11 @@ ARM: Tables = {
 PEG: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.1}},
+}
+
+DOOR: Tables = {
+    "run": {"iterations": 9},
+    "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.1}},
 }
 
 

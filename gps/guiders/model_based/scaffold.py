@@ -255,12 +255,14 @@ class ModelBased:
         return state, metrics
 
     def teach(self, state: ModelBasedState, prepared: Prepared, key: PRNGKeyArray) -> tuple[ModelBasedState, Metrics]:
-        """Regress the learner on what the method wants it to imitate, in the sampled states."""
-        kept = prepared.samples
-        targets = jax.vmap(self.method.targets)
-        actions, precisions, weights = targets(state.controllers, state.duals, kept.xs[:, :, :-1])
-        weights = kept.weights[..., None] * weights[:, None]
-        learner, metrics = self.teaching.imitate(state.learner, kept.observations, actions, precisions, weights, key)
+        """Regress the learner on what the method wants it to imitate, in the sampled states and around them."""
+        drawing, fitting = jax.random.split(key)
+        lessons = self.teaching.lessons(prepared.samples, drawing)
+        actions, precisions, weights = jax.vmap(self.method.targets)(state.controllers, state.duals, lessons.xs)
+        weights = lessons.weights[..., None] * weights[:, None]
+        learner, metrics = self.teaching.imitate(
+            state.learner, lessons.observations, actions, precisions, weights, fitting
+        )
         return dataclasses.replace(state, learner=learner), metrics
 
     def pull_back(

@@ -77,6 +77,12 @@ class TaughtLearnerSettings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     training: regression.Settings = field(default_factory=regression.Settings)
     linearization: str = "auto"  # "differentiation", "regression" over the samples, or what task and network allow
+    # Weight of states around those of the samples, in which the learner imitates the controllers' feedback: it then
+    # matches their gains. 0 is none; the samples themselves weigh 1.
+    sobolev: float = 0.0
+    sobolev_spread: float = 1.0  # how far around, in standard deviations of the samples
 
     def __post_init__(self):
         check_one_of(self, "linearization", LINEARIZATIONS)
+        check_at_least(self, 0, "sobolev")
+        check_positive(self, "sobolev_spread")

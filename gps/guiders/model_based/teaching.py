@@ -31,6 +31,16 @@ class Learner:
     optimizer_state: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Lessons:
+    """Where the learner is to imitate the controllers: L episodes of each condition."""
+
+    xs: Float[Array, "M L T nx"]
+    observations: Float[Array, "M L T no"]
+    weights: Float[Array, "M L"]
+
+
 @dataclass(frozen=True)
 class Teaching:
     """Teaches the learner of one task.
@@ -43,12 +53,13 @@ class Teaching:
     settings: TaughtLearnerSettings
 
     def __post_init__(self):
-        why_not = self._not_a_function()
+        why_not, needs = self._not_a_function(), "needs a learner that is a function of the state alone"
         if self.settings.linearization == "differentiation" and why_not:
             raise ValueError(
-                "guider.learner.linearization = 'differentiation' needs a learner that is a function of the state "
-                f"alone, but {why_not}; use 'regression'"
+                f"guider.learner.linearization = 'differentiation' {needs}, but {why_not}; use 'regression'"
             )
+        if self.settings.sobolev and why_not:
+            raise ValueError(f"guider.learner.sobolev = {self.settings.sobolev} {needs}, but {why_not}; set it to 0")
 
     def start(self, key: PRNGKeyArray) -> Learner:
         """An untrained learner."""
@@ -64,7 +75,7 @@ class Teaching:
 
     def linearized(self, policy: NetworkPolicy, samples: Samples) -> LinearGaussian:
         """The learner as a controller around the samples of each condition, in absolute coordinates; leading M."""
-        task, xs = self.task, samples.xs[:, :, :-1]
+        xs = samples.xs[:, :, :-1]
         means, stds = cast(Continuous, policy.distribution).action_moments(policy.along(samples.observations))
         std = jnp.einsum("mn,mntu->mtu", samples.share, stds)
         if self.settings.linearization == "regression" or self._not_a_function():
@@ -72,19 +83,42 @@ class Teaching:
 
         def one(xs, weights, std, context):
             def mean(x):
-                return policy.mean(task.observe(x, context, jnp.zeros(0)))
+                return policy.mean(self._observe(x, context))
 
             return linearize.by_differentiation(mean, xs, weights, std)
 
-        return jax.vmap(one)(xs, samples.weights, std, task.train_contexts)
+        return jax.vmap(one)(xs, samples.weights, std, self.task.train_contexts)
+
+    def lessons(self, samples: Samples, key: PRNGKeyArray) -> Lessons:
+        """States to imitate in: those of the samples, and with `sobolev` as many around them, drawn anew each time.
+
+        Targets around the samples follow the controllers' feedback, so that to fit them is to fit its gains, in the
+        directions and over the distances by which samples of a condition differ at that time step.
+
+        Source:
+            Czarnecki et al., "Sobolev Training for Neural Networks", NeurIPS 2017, with differences in random
+            directions in place of derivatives.
+        """
+        xs, weights = samples.xs[:, :, :-1], samples.weights
+        if not self.settings.sobolev:
+            return Lessons(xs, samples.observations, weights)
+        mean = jnp.einsum("mn,mntx->mtx", samples.share, xs)
+        squared = jnp.einsum("mn,mntx->tx", weights, (xs - mean[:, None]) ** 2)
+        degrees = jnp.maximum(weights.sum() - len(weights), 1.0)
+        std = self.settings.sobolev_spread * jnp.sqrt(squared / degrees)
+        around = xs + std * jax.random.normal(key, xs.shape, xs.dtype)
+        see = jax.vmap(jax.vmap(jax.vmap(self._observe, in_axes=(0, None)), in_axes=(0, None)))
+        observations = see(around, self.task.train_contexts)
+        pairs = ((xs, around), (samples.observations, observations), (weights, self.settings.sobolev * weights))
+        return Lessons(*(jnp.concatenate(pair, axis=1) for pair in pairs))
 
     def imitate(
         self,
         learner: Learner,
-        observations: Float[Array, "M N T no"],
-        actions: Float[Array, "M N T nu"],
+        observations: Float[Array, "M L T no"],
+        actions: Float[Array, "M L T nu"],
         precisions: Float[Array, "M T nu nu"],
-        weights: Float[Array, "M N T"],
+        weights: Float[Array, "M L T"],
         key: PRNGKeyArray,
     ) -> tuple[Learner, Metrics]:
         """Regress the learner on actions, weighted by their precision; where that fails it stays what it was.
@@ -111,6 +145,10 @@ class Teaching:
             "failed_fits": 1 - sound.astype(jnp.int32),
         }
         return learner, metrics
+
+    def _observe(self, x: Array, context: Array) -> Float[Array, " no"]:
+        """What a learner sees that is a function of the state alone."""
+        return self.task.observe(x, context, jnp.zeros(0))
 
     def _not_a_function(self) -> str:
         """Why the learner's action is no function of the state; "" where it is one."""

@@ -34,7 +34,7 @@ class DoorSettings:
     """The task's numbers."""
 
     horizon: int = 80  # actions of 0.05 s
-    train_places: int = 8
+    train_places: int = 20
     test_places: int = 20
     opened: float = 0.6  # rad, where the door is to be
     angle_weight: float = 5.0  # of 1/2 (angle - opened)^2, per rad^2

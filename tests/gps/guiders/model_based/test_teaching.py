@@ -12,6 +12,7 @@ from support.policies import means
 from gps.guiders.learner import NetworkSettings
 from gps.guiders.model_based.teaching import Teaching
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher
+from policies import regression
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,63 @@ def test_a_lesson_that_fails_leaves_the_learner_what_it_was(task, samples):
     assert int(metrics["failed_fits"]) == 1
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(learner), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_lessons_around_the_samples_differ_from_them_as_samples_do(task, samples):
+    """At each time step as far as the samples of one condition lie apart; and they are seen as they are."""
+    plain = Teaching(task, LEARNER).lessons(samples, jax.random.key(3))
+    np.testing.assert_array_equal(plain.xs, samples.xs[:, :, :-1])
+    settings = dataclasses.replace(LEARNER, sobolev=0.5, sobolev_spread=2.0)
+    draw = jax.jit(Teaching(task, settings).lessons)
+    many = [draw(samples, key) for key in jax.random.split(jax.random.key(4), 400)]
+    N = samples.weights.shape[1]
+    np.testing.assert_array_equal(many[0].weights, jnp.concatenate([samples.weights, 0.5 * samples.weights], 1))
+    np.testing.assert_array_equal(many[0].xs[:, :N], samples.xs[:, :, :-1])
+    np.testing.assert_array_equal(many[0].observations[:, :N], samples.observations)
+    counts = np.asarray(samples.weights)[:, :, None, None]
+    xs = np.asarray(samples.xs[:, :, :-1])
+    apart = (xs - (counts * xs).sum(1, keepdims=True) / counts.sum(1, keepdims=True)) * counts
+    std = np.sqrt((apart**2).sum((0, 1)) / (counts.sum() - len(xs)))
+    drawn = np.std([lesson.xs[:, N:] - xs for lesson in many], axis=(0, 1, 2))
+    np.testing.assert_allclose(drawn, 2.0 * std, rtol=0.1, atol=1e-6)
+    seen = task.observe(many[0].xs[1, N, 2], task.train_contexts[1], jnp.zeros(0))
+    np.testing.assert_allclose(many[0].observations[1, N, 2], seen, rtol=1e-6)
+
+
+def test_lessons_around_the_samples_teach_gains(task, samples):
+    """Samples of a tenth of their distance say what to do, and little of what to do beside them."""
+    near = samples.xs.mean(1, keepdims=True)
+    xs = near + 0.1 * (samples.xs - near)
+    observations = jax.vmap(jax.vmap(jax.vmap(task.observe, (0, None, None)), (0, None, None)), (0, 0, None))(
+        xs[:, :, :-1], task.train_contexts, jnp.zeros(0)
+    )
+    samples = dataclasses.replace(samples, xs=xs, observations=observations)
+    gains = jnp.array([[0.0, 0.0, 0.1, 0.0], [0.0, 0.0, 0.0, -0.1]])
+    training = regression.Settings(updates=1000, batch_size=64, learning_rate=1e-2)
+
+    def error(sobolev):
+        network = NetworkSettings(hidden=(16,))
+        settings = dataclasses.replace(
+            LEARNER, network=network, training=training, sobolev=sobolev, sobolev_spread=10.0
+        )
+        teaching = Teaching(task, settings)
+        learner = teaching.normalized(teaching.start(jax.random.key(0)), samples)
+        for key in jax.random.split(jax.random.key(1), 4):
+            drawing, fitting = jax.random.split(key)
+            lessons = teaching.lessons(samples, drawing)
+            actions = lessons.xs @ gains.T
+            weights = jnp.broadcast_to(lessons.weights[..., None], actions.shape[:-1])
+            precisions = jnp.broadcast_to(jnp.eye(2), (3, 6, 2, 2))
+            learner, _ = jax.jit(teaching.imitate)(learner, lessons.observations, actions, precisions, weights, fitting)
+        return float(jnp.abs(teaching.linearized(learner.policy, samples).K - gains).max())
+
+    assert error(1.0) < 0.5 * error(0.0)
+
+
+def test_lessons_around_the_samples_need_a_learner_that_sees_the_state():
+    partial = Reacher(dataclasses.replace(PARTIAL, **SMALL), "mujoco")
+    with pytest.raises(ValueError, match=r"guider\.learner\.sobolev = 1\.0 needs .* stacks 6 frames .* set it to 0"):
+        Teaching(partial, dataclasses.replace(LEARNER, sobolev=1.0))
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "tanh-gaussian"])
