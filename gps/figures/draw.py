@@ -51,6 +51,7 @@ def draw_all(
         "learning_curves": lambda path: run.learning_curves(rows, score, path) if acted else [],
         # a model-free guider has no multipliers, and its KL is in the figure of its returns
         "multipliers": lambda path: [] if model_free else run.multipliers(rows, path),
+        "local_models": lambda path: run.local_models(rows, path),
         "improvement": lambda path: run.improvement(rows, path),
         "episodes": lambda path: episodes.episodes(acted, path) if acted else [],
         "paths": lambda path: episodes.paths(acted, path) if acted and acted.skeletons is not None else [],

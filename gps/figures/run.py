@@ -14,6 +14,19 @@ from gps.figures.axes import fit_scale, symlog, whole_numbers
 from gps.figures.style import BLUE, GREEN, GREY, NARROW, RED, WIDE, Rows, curve, floats, numbers, save, styled
 from gps.tasks.task import Score
 
+TIES = (
+    ("lambda_norm", r"$|\lambda|$ (cost per action)"),
+    ("nu", r"$\nu$ (cost per nat)"),
+    ("kl_to_learner", "KL to learner (nat/step)"),
+    ("eta", r"$\eta$ (cost per nat)"),
+    ("kl_step", "KL of iteration (nat/step)"),
+)
+MODELS = (
+    ("model_error", "relative model error"),
+    ("prior_strength", "prior (in samples)"),
+    ("untrusted_models", "models not trusted"),
+    ("saturated_actions", "share of actions at a limit"),
+)
 MOST_SHAPES = 2000  # more dots than this are pixels in a PDF too
 
 
@@ -25,6 +38,11 @@ def learning_curves(rows: Rows, score: Score, path: Path) -> list[Path]:
 def multipliers(rows: Rows, path: Path) -> list[Path]:
     """Save `multipliers_figure` as `path` with .png and .pdf; returns the files written."""
     return save(multipliers_figure(rows), path)
+
+
+def local_models(rows: Rows, path: Path) -> list[Path]:
+    """Save `local_models_figure` as `path` with .png and .pdf; returns the files written."""
+    return save(local_models_figure(rows), path)
 
 
 def improvement(rows: Rows, path: Path) -> list[Path]:
@@ -76,13 +94,19 @@ def learning_curves_figure(rows: Rows, score: Score) -> Figure | None:
 @styled
 def multipliers_figure(rows: Rows) -> Figure | None:
     """What ties guider and learner together, and each step to the last: median and range of the conditions."""
-    fields = (
-        ("lambda_norm", r"$|\lambda|$ (cost per action)"),
-        ("nu", r"$\nu$ (cost per nat)"),
-        ("kl_to_learner", "KL to learner (nat/step)"),
-        ("eta", r"$\eta$ (cost per nat)"),
-        ("kl_step", "KL of iteration (nat/step)"),
-    )
+    return _over_iterations(rows, TIES)
+
+
+@styled
+def local_models_figure(rows: Rows) -> Figure | None:
+    """What the local models are worth: median and range of the conditions.
+
+    The error is that of predictions of the next state, relative to its change; the prior stands for so many samples.
+    """
+    return _over_iterations(rows, MODELS)
+
+
+def _over_iterations(rows: Rows, fields: tuple[tuple[str, str], ...]) -> Figure | None:
     panels = [(field, label, found) for field, label in fields if len((found := numbers(rows, "iteration", field))[0])]
     if not panels:
         return None

@@ -147,7 +147,7 @@ PEG: Tables = {
 
 DOOR: Tables = {
     "run": {"iterations": 9},
-    "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.1}},
+    "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.1}, "learner": {"sobolev": 1.0}},
 }
 
 

@@ -121,6 +121,17 @@ def test_multipliers_show_the_median_and_the_range_of_all_conditions():
     np.testing.assert_allclose(lines_of(panels[-1])["median of their limits"][:, 1], limits)
 
 
+def test_local_models_show_what_they_are_worth():
+    rows = [{"iteration": i, "model_error": [0.1 * i, 0.3, 0.5], "untrusted_models": i} for i in range(1, 4)]
+    error, untrusted = built(plot.local_models_figure(rows)).axes[:-1]
+    assert error.get_ylabel() == "relative model error"
+    at = [2.0, 3.0, 4.0]
+    np.testing.assert_allclose(lines_of(error)["median of the conditions"], np.stack([at, [0.3, 0.3, 0.3]], 1))
+    np.testing.assert_allclose(band_of(error)[1], [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(lines_of(untrusted)["median of the conditions"], np.stack([at, [1, 2, 3]], 1))
+    assert plot.local_models_figure([{"iteration": 0, "train_return": 1.0}]) is None
+
+
 def test_a_guider_has_a_panel_for_each_thing_that_it_logs():
     rows = [{"iteration": i, "nu": [1.0, 2.0], "eta": [None, None], "lambda_norm": None} for i in range(3)]
     panel, legend = built(plot.multipliers_figure(rows)).axes
