@@ -128,6 +128,7 @@ PUSHING: Tables = {
         "start": {"spread": 0.05},
         "sampling": {"samples": 5},
         "trust_region": {"kl_step": 0.2},
+        "learner": {"sobolev": 1.0},
     },
 }
 

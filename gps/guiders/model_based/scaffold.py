@@ -16,12 +16,10 @@ controllers improve, what the learner imitates and how controllers are pulled ba
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from controllers import trust_region
 from controllers.kl import kl_per_step
@@ -34,46 +32,15 @@ from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.start import start_controllers
-from gps.guiders.model_based.teaching import Learner, Teaching
-from gps.guiders.model_based.trajectory_step import adapt_step, telling, within_limits
+from gps.guiders.model_based.state import ModelBasedState, Prepared
+from gps.guiders.model_based.step_size import Promise, next_steps
+from gps.guiders.model_based.teaching import Teaching
+from gps.guiders.model_based.trajectory_step import within_limits
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
 
 PATIENCE = 5  # local models in a row that are not faithful, until a condition returns to its last sound controller
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ModelBasedState:
-    """What one iteration hands to the next; all but the learner, the prior and the counter with a leading M."""
-
-    learner: Learner
-    controllers: LinearGaussian  # in absolute coordinates
-    duals: Any  # of the method
-    eta: Float[Array, " M"]  # trust-region multipliers, the warm start of the next search
-    step: Float[Array, " M"]  # step size: multiplies the KL limit
-    objective: Float[Array, " M"]  # E[cost] in the local models before the last improvement
-    promised: Float[Array, " M"]  # E[cost] after it, in the same models; equal to `objective` where nothing is promised
-    cost: Float[Array, " M"]  # of `samples`, in task units
-    samples: Samples  # the last ones that counted, which the learner is taught on
-    prior: Any  # what the prior of the dynamics has learned, of all conditions together
-    sound: LinearGaussian  # the last controllers that a faithful model was fitted to; at first those of the start
-    untrusted: Int[Array, " M"]  # how many of the last local models in a row were not faithful
-    strayed: Float[Array, " M"]  # KL of the last controllers to the learner that was taught them, over their limit
-    iteration: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Prepared:
-    """What all rounds of one iteration share; leading M."""
-
-    samples: Samples  # that count
-    models: LocalModel  # of the new samples
-    learner: LinearGaussian  # linearised around the new samples, in absolute coordinates
-    reference: LinearGaussian  # in absolute coordinates
-    evidence: Evidence
 
 
 class ModelBased:
@@ -168,43 +135,25 @@ class ModelBased:
 
     def prepare(self, state: ModelBasedState, collected: Samples) -> tuple[ModelBasedState, Prepared, Metrics]:
         """Fit local models, weigh the samples, and adapt the step size by how well the last promise was kept."""
-        method, sampling = self.method, self.settings.sampling
+        method = self.method
         fitted, prior = local_model.fit(self.task, collected, self.settings.local_model, self.prior, state.prior)
         models = fitted.models
         state = dataclasses.replace(state, learner=self.teaching.normalized(state.learner, collected))
         learner = self.teaching.linearized(state.learner.policy, collected)
-        by_learner = self._learner_collects(state)
-        sampled = select(by_learner, learner, state.controllers)
-        cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
-        tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
-        faithful, learner_too = (
-            reproduces(modelled, collected.cost, scale, tolerance) for modelled in (cost_of, of_learner)
-        )
-        # An untrained learner stands for nothing, nor does one that the samples of the controller say nothing of: a
-        # step that the learner would lead is measured from the controller then.
-        leads = method.learner_leads & learner_too & (state.iteration > 0)
-        always = method.learner_leads or sampling.by == "learner"
-        evidence = weigh(by_learner, faithful, collected.cost, state.cost, always)
-
-        actual = jnp.where(leads, of_learner, cost_of) if method.learner_promises else cost_of
-        # an improvement was tried, who promised it was sampled, and this model can tell what it has brought
-        tested = leads if method.learner_promises else ~by_learner | (sampling.by == "learner")
-        gained, promised = state.objective - actual, state.objective - state.promised
-        # a promise larger than any that a faithful model could make, of these samples or the last, is none
-        largest = tolerance * jnp.maximum(scale, state.samples.cost_scale)
-        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= largest)
-        kept = select(evidence.counts, collected, state.samples)
-        sound = select(faithful & ~by_learner, state.controllers, state.sound)
+        leads, evidence, promise = self._appraise(state, collected, models, learner)
+        faithful, kept = evidence.faithful, select(evidence.counts, collected, state.samples)
+        sound = select(faithful & ~evidence.learner_collected, state.controllers, state.sound)
         failures = jnp.where(faithful, 0, state.untrusted + 1)
         returns = failures >= PATIENCE  # what is never improved would be sampled for ever
         controllers = select(evidence.took_over, learner, state.controllers)
+        rules = (self.settings.trust_region, method.one_step, method.learner_leads)
         state = dataclasses.replace(
             state,
             controllers=select(returns, sound, controllers),
             # the duals belonged to a trajectory that is given up
             duals=select(evidence.took_over | returns, method.restart(state.duals), state.duals),
-            step=self._adapt_step(state, gained, promised, judged, faithful),
-            objective=jnp.where(evidence.trusted, actual, state.objective),
+            step=next_steps(state.step, promise, faithful, state.strayed, *rules),
+            objective=jnp.where(evidence.trusted, promise.now, state.objective),
             cost=jnp.where(evidence.counts, collected.cost, state.cost),
             samples=kept,
             prior=prior,
@@ -218,10 +167,10 @@ class ModelBased:
             "model_error": fitted.error,
             "prior_strength": jnp.exp(jnp.log(fitted.strength).mean(1)),
             "controllers_score": samples.score(self.task, collected),
-            "actual_improvement": jnp.where(judged, gained, jnp.nan),
-            "predicted_improvement": jnp.where(judged, promised, jnp.nan),
+            "actual_improvement": jnp.where(promise.judged, promise.gained, jnp.nan),
+            "predicted_improvement": jnp.where(promise.judged, promise.promised, jnp.nan),
             "step_size": state.step,
-            "untrusted_models": (~evidence.faithful).sum(),
+            "untrusted_models": (~faithful).sum(),
             "learner_took_over": evidence.took_over.sum(),
             "returned_controllers": returns.sum(),
             "diverged_samples": (collected.weights == 0).sum(),
@@ -287,6 +236,38 @@ class ModelBased:
         strayed = jnp.where(known, kl * self.task.horizon / conditions.limit, state.strayed)
         return dataclasses.replace(state, duals=duals, strayed=strayed), metrics
 
+    def _appraise(
+        self, state: ModelBasedState, collected: Samples, models: LocalModel, learner: LinearGaussian
+    ) -> tuple[Bool[Array, " M"], Evidence, Promise]:
+        """Whether the next step is measured from the learner, what the samples are good for, and the last promise.
+
+        Args:
+            models: fitted to the samples.
+            learner: linearised around them.
+        """
+        method, sampling = self.method, self.settings.sampling
+        by_learner = self._learner_collects(state)
+        sampled = select(by_learner, learner, state.controllers)
+        cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
+        tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
+        faithful, learner_too = (
+            reproduces(modelled, collected.cost, scale, tolerance) for modelled in (cost_of, of_learner)
+        )
+        # An untrained learner stands for nothing, nor does one that the samples of the controller say nothing of: a
+        # step that the learner would lead is measured from the controller then.
+        leads = method.learner_leads & learner_too & (state.iteration > 0)
+        always = method.learner_leads or sampling.by == "learner"
+        evidence = weigh(by_learner, faithful, collected.cost, state.cost, always)
+
+        now = jnp.where(leads, of_learner, cost_of) if method.learner_promises else cost_of
+        # an improvement was tried, who promised it was sampled, and this model can tell what it has brought
+        tested = leads if method.learner_promises else ~by_learner | (sampling.by == "learner")
+        promised = state.objective - state.promised
+        # a promise larger than any that a faithful model could make, of these samples or the last, is none
+        largest = tolerance * jnp.maximum(scale, state.samples.cost_scale)
+        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= largest)
+        return leads, evidence, Promise(state.objective, state.promised, now, judged)
+
     def _promise(self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian) -> ModelBasedState:
         """What the local models say that this iteration has brought."""
         promiser = learner if self.method.learner_promises else state.controllers
@@ -316,23 +297,3 @@ class ModelBased:
         else:
             turn = (i > 0) & (sampling.by == "learner")
         return turn & (state.untrusted == 0)
-
-    def _adapt_step(
-        self, state: ModelBasedState, gained: Array, promised: Array, judged: Array, faithful: Array
-    ) -> Float[Array, " M"]:
-        """The step size of each condition, or by sums over those that can be judged the one of all.
-
-        A model that is not faithful halves it. Where steps are measured from the learner, it is at most the last one
-        times limit / KL of what the learner was left behind: what is not learnt is not to outgrow what is improved.
-        """
-        region, step = self.settings.trust_region, state.step
-        gained, promised = jnp.where(judged, gained, 0.0), jnp.where(judged, promised, 0.0)
-        lost, strayed = (~faithful).astype(step.dtype), state.strayed
-        if self.method.one_step:
-            totals = telling(gained, promised).sum(), promised.sum()
-            gained, promised = (jnp.broadcast_to(x, step.shape) for x in totals)
-            lost, strayed = (jnp.broadcast_to(x.mean(), step.shape) for x in (lost, strayed))
-        largest: float | Array = region.step_max
-        if self.method.learner_leads:
-            largest = jnp.clip(step / jnp.maximum(strayed, 1e-3), region.step_min, region.step_max)
-        return adapt_step(step * 0.5**lost, gained, promised, (region.step_min, largest))

@@ -1,4 +1,4 @@
-"""One improvement of one controller: within its trust region, of a size that follows how well promises are kept."""
+"""One improvement of one controller, within its trust region."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from controllers import trust_region
 from controllers.types import LinearGaussian, QuadraticCost
 from gps.guiders.model_based.local_model import LocalModel
 from gps.pytrees import all_finite
-
-SMALLEST_FACTOR = 0.1  # by which one broken promise shrinks a step
 
 
 @jax.tree_util.register_dataclass
@@ -86,30 +84,3 @@ def within_limits(model: LocalModel, controller: LinearGaussian) -> LinearGaussi
     inputs = (d.A, d.B, d.c, controller.K, controller.k, xs[:-1], model.us)
     _, k = jax.lax.scan(step, model.initial.mean, inputs)
     return dataclasses.replace(controller, k=k)
-
-
-def adapt_step(step: Array, gained: Array, promised: Array, bounds: tuple[float, float | Array]) -> Float[Array, " *M"]:
-    """step *= |promised| / (2 (promised - gained)): the minimiser of a quadratic model of the error.
-
-    A promise that things get worse, as augmented costs make them, never enlarges the step, not even where it is kept.
-
-    Args:
-        step: multiplies the KL limit.
-        gained: improvement of the cost that was measured.
-        promised: the one that the local model had predicted; negative where what is minimised is not the cost alone,
-            and 0 where there was none, which leaves the step as it is.
-        bounds: of the step.
-    """
-    shortfall = jnp.maximum(promised - gained, 1e-4 * jnp.abs(promised))
-    factor = jnp.clip(jnp.abs(promised) / (2.0 * shortfall), SMALLEST_FACTOR, jnp.where(promised > 0.0, 5.0, 1.0))
-    step = jnp.where(promised != 0.0, step * factor, step)
-    return jnp.clip(step, *bounds)
-
-
-def telling(gained: Array, promised: Array) -> Array:
-    """`gained` as far as `adapt_step` can tell it: less asks for its smallest factor too, and would drown a sum.
-
-    Args:
-        gained, promised: as those of `adapt_step`.
-    """
-    return jnp.maximum(gained, promised - jnp.abs(promised) / (2.0 * SMALLEST_FACTOR))

@@ -13,7 +13,7 @@ from support.policies import means
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.scaffold import PATIENCE
-from gps.guiders.model_based.trajectory_step import adapt_step
+from gps.guiders.model_based.step_size import adapt_step
 from gps.settings import SettingsError
 from gps.tasks.doors.tiger import TigerDoor, TigerDoorSettings
 from gps.tasks.mujoco.reacher import PARTIAL, Reacher
