@@ -100,7 +100,7 @@ TASKS: dict[str, Entry] = {
         "pendulum:PendulumSettings", "Pendulum", "a weak motor swings up a pendulum and holds it", presets.SWINGING
     ),
     "acrobot": _mujoco(
-        "acrobot:AcrobotSettings", "Acrobot", "two links with a motor between them stand up", presets.SWINGING
+        "acrobot:AcrobotSettings", "Acrobot", "two links with a motor between them stand up", presets.ACROBOT
     ),
     "point-mass": _mujoco(
         "point_mass:PointMassSettings", "PointMass", "a mass goes around posts to a place", presets.AROUND

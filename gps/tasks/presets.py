@@ -115,6 +115,12 @@ SWINGING: Tables = {
     },
 }
 
+# Plans take longer than a cart-pole's: fewer of them, and fewer iterations.
+ACROBOT: Tables = {
+    **SWINGING,
+    "guider": {**SWINGING["guider"], "start": {**SWINGING["guider"]["start"], "restarts": 8, "iterations": 60}},
+}
+
 # Around posts there are ways on both sides.
 AROUND: Tables = {
     "run": {"iterations": 8},
@@ -132,9 +138,15 @@ PUSHING: Tables = {
     },
 }
 
+# Its controllers start along plans that walk, and step by little: what is hard is to imitate them without a fall.
 WALKING: Tables = {
-    "run": {"iterations": 20},
-    "guider": {"sampling": {"samples": 8}, "start": {"spread": 0.05}},
+    "run": {"iterations": 8},
+    "guider": {
+        "start": {"controller": "ilqr", "restarts": 1, "iterations": 50, "spread": 0.005},
+        "sampling": {"samples": 8, "by": "controllers"},
+        "trust_region": {"kl_step": 0.02},
+        "learner": {"network": {"hidden": [128, 128]}, "training": {"updates": 1500}},
+    },
 }
 
 ARM: Tables = {

@@ -30,7 +30,7 @@ class AcrobotSettings:
     """The task's numbers."""
 
     horizon: int = 80  # actions of 0.05 s
-    train_starts: int = 8
+    train_starts: int = 24
     test_starts: int = 40
     distance_weight: float = 1.0  # of 1/2 distance^2, per m^2
     log_weight: float = 0.5  # of 1/2 log(1 + distance^2 / precision^2)

@@ -31,7 +31,7 @@ class WalkerSettings:
     """The task's numbers."""
 
     horizon: int = 100  # actions of 0.025 s
-    train_starts: int = 6
+    train_starts: int = 12
     test_starts: int = 20
     speed: float = 0.8  # m/s
     speed_weight: float = 2.0  # of 1/2 (speed - wanted)^2, per (m/s)^2
