@@ -16,7 +16,9 @@ from gps.tasks.task import Score
 
 TIES = (
     ("lambda_norm", r"$|\lambda|$ (cost per action)"),
-    ("nu", r"$\nu$ (cost per nat)"),
+    ("penalty", "penalty (cost per nat)"),
+    ("price", "price (cost per nat)"),
+    ("violation", "violation of the constraint"),
     ("kl_to_learner", "KL to learner (nat/step)"),
     ("eta", r"$\eta$ (cost per nat)"),
     ("kl_step", "KL of iteration (nat/step)"),

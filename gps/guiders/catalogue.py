@@ -32,6 +32,16 @@ GUIDERS: dict[str, Entry] = {
         "gps.guiders.model_based.mdgps:mdgps",
         "mirror descent guided policy search: LQR on fitted dynamics, close to the learner",
     ),
+    "dgps": Entry(
+        "gps.guiders.model_based.dgps:DgpsSettings",
+        "gps.guiders.model_based.dgps:dgps",
+        "deterministic guided policy search: multipliers on the difference of trajectory and learner",
+    ),
+    "sgps": Entry(
+        "gps.guiders.model_based.sgps:SgpsSettings",
+        "gps.guiders.model_based.sgps:sgps",
+        "stochastic guided policy search: a price of the divergence of controller and learner",
+    ),
     **{
         name: Entry(functools.partial(_defaults, name), functools.partial(_build, name), method.about)
         for name, method in METHODS.items()

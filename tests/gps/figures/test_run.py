@@ -24,7 +24,7 @@ def rows_of(count: int = 4, conditions: int = 3) -> list[dict]:
     rows = []
     for i in range(count):
         row = {"iteration": i, "steps": 750 * (i + 1), "seconds": 1.5 * i, "sweeps": [7] * conditions}
-        fields = ("controllers_score", "cost", "lambda_norm", "nu", "eta", "kl_to_learner", "kl_step", "kl_limit")
+        fields = ("controllers_score", "cost", "lambda_norm", "penalty", "eta", "kl_to_learner", "kl_step", "kl_limit")
         row |= {field: np.exp(rng.normal(-i, 0.5, conditions)).tolist() for field in fields}
         gains = ("predicted_improvement", "actual_improvement")
         row |= {field: rng.normal(5, 3, conditions).tolist() if i else [None] * conditions for field in gains}
@@ -108,8 +108,14 @@ def test_what_is_no_finite_number_is_left_out(nothing):
 
 def test_multipliers_show_the_median_and_the_range_of_all_conditions():
     rows = rows_of(5, conditions=4)
-    rows[3]["nu"][1] = None
-    fields = {"lambda": "lambda_norm", "nu": "nu", "learner": "kl_to_learner", "eta": "eta", "iteration": "kl_step"}
+    rows[3]["penalty"][1] = None
+    fields = {
+        "lambda": "lambda_norm",
+        "penalty": "penalty",
+        "learner": "kl_to_learner",
+        "eta": "eta",
+        "iteration": "kl_step",
+    }
     panels = built(plot.multipliers_figure(rows)).axes[:-1]
     for axes, (name, field) in zip(panels, fields.items(), strict=True):
         assert name in axes.get_ylabel()
@@ -133,9 +139,9 @@ def test_local_models_show_what_they_are_worth():
 
 
 def test_a_guider_has_a_panel_for_each_thing_that_it_logs():
-    rows = [{"iteration": i, "nu": [1.0, 2.0], "eta": [None, None], "lambda_norm": None} for i in range(3)]
+    rows = [{"iteration": i, "penalty": [1.0, 2.0], "eta": [None, None], "lambda_norm": None} for i in range(3)]
     panel, legend = built(plot.multipliers_figure(rows)).axes
-    assert "nu" in panel.get_ylabel()
+    assert "penalty" in panel.get_ylabel()
     assert not legend.axison
 
 
