@@ -51,8 +51,9 @@ def main() -> int:
         right.semilogy(iterations, distance, "o-", label=guider)
         if not (summary["test_score"] <= 2.0 and violation[-1] < 0.5 * violation[0]):
             far.append(guider)
-    left.set(xlabel="iteration", ylabel="violation of the constraint")
-    right.set(xlabel="iteration", ylabel="test distance (cm)")
+    ticks = np.arange(2, options.iterations + 1, 2)
+    left.set(xlabel="iteration", ylabel="violation of the constraint", xticks=ticks)
+    right.set(xlabel="iteration", ylabel="test distance (cm)", xticks=ticks)
     left.legend(fontsize=7)
     figure.savefig(Path(options.out) / "violation.png", dpi=200)
     print(f"figure: {options.out}/violation.png")
