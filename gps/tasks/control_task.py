@@ -83,7 +83,7 @@ def require_control(task: Environment, guider: str) -> None:
         )
 
 
-def mocap_poses(task: ControlTask, context: Float[Array, " nc"]) -> Float[Array, " 7*nmocap"]:
+def condition_mocap(task: ControlTask, context: Float[Array, " nc"]) -> Float[Array, " 7*nmocap"]:
     """Where a condition has its mocap bodies; they stay there."""
     return task.initial_state(jax.random.key(0), context)[joints_size(task.simulator.model) :]
 

@@ -25,7 +25,7 @@ from controllers.expand import quadratize
 from controllers.types import LinearDynamics, LinearGaussian
 from dynamics.known_model import jacobians, known_dynamics
 from dynamics.rollout import exploration_noise
-from gps.tasks.control_task import ControlTask, mocap_poses
+from gps.tasks.control_task import ControlTask, condition_mocap
 
 RANDOM_STD = 0.5  # of random actions
 SMOOTHING = 1 / 16  # of the horizon: the width of the filter over random actions
@@ -58,7 +58,9 @@ class Planner:
 
     def feedback(self, xs: Array, us: Array, context: Array) -> Float[Array, "T nu nx"]:
         """Gains of the LQR along a plan, for the task's cost; not finite where there is none."""
-        slopes = jnp.concatenate(jacobians(self.task.simulator, xs[:-1], us, mocap_poses(self.task, context)), axis=-1)
+        slopes = jnp.concatenate(
+            jacobians(self.task.simulator, xs[:-1], us, condition_mocap(self.task, context)), axis=-1
+        )
         steep = jnp.quantile(jnp.abs(slopes).max((1, 2)), SMOOTH)
         A, B = jnp.split(jnp.clip(slopes, -steep, steep), [xs.shape[1]], axis=-1)
         dynamics = LinearDynamics(A, B, jnp.zeros_like(xs[1:]), jnp.zeros_like(A))
@@ -68,15 +70,14 @@ class Planner:
     def follow(self, x: Array, context: Array, leader: LinearGaussian) -> Float[Array, "T nu"]:
         """The actions that another start's controller applies from this one, within the limit."""
 
-        def step(x, inputs):
-            K, k = inputs
-            u = jnp.clip(K @ x + k, -self.limit, self.limit)
-            return self._dynamics(x, u, jnp.array(0), context), u
+        def step(x, t):
+            u = jnp.clip(leader.act(t, x), -self.limit, self.limit)
+            return self._dynamics(x, u, t, context), u
 
-        return jax.lax.scan(step, x, (leader.K, leader.k))[1]
+        return jax.lax.scan(step, x, jnp.arange(len(leader.k)))[1]
 
     def _dynamics(self, x: Array, u: Array, t: Array, context: Array) -> Array:
-        return known_dynamics(self.task.simulator, mocap_poses(self.task, context))(x, u, t)
+        return known_dynamics(self.task.simulator, condition_mocap(self.task, context))(x, u, t)
 
 
 def plan(
@@ -105,7 +106,8 @@ def plan(
     """
     planner = Planner(task, limit, ilqr.Options(max_iterations=iterations))
     contexts = task.train_contexts
-    first = jnp.broadcast_to((jnp.einsum("mux,mx->mu", held.K[:, 0], xs) + held.k[:, 0])[:, None], held.k.shape)
+    still = jax.vmap(lambda controller, x: controller.act(0, x))(held, xs)
+    first = jnp.broadcast_to(still[:, None], held.k.shape)
     if restarts:
         middle = _in_the_middle(contexts)
         T, nu = held.k.shape[1:]

@@ -27,7 +27,7 @@ from dynamics.prior import Prior, transitions
 from dynamics.simulator import joints_size
 from gps.errors import UserError
 from gps.guiders.model_based.samples import Samples
-from gps.tasks.control_task import ControlTask, mocap_poses
+from gps.tasks.control_task import ControlTask, condition_mocap
 
 
 @jax.tree_util.register_dataclass
@@ -172,7 +172,7 @@ class Known:
     def __post_init__(self):
         model = self.task.simulator.model
         x = jnp.arange(1.0, joints_size(model))
-        mocap = mocap_poses(self.task, self.task.train_contexts[0])
+        mocap = condition_mocap(self.task, self.task.train_contexts[0])
         u = jnp.zeros((1, model.nu))
         jax.eval_shape(lambda x: known_model.jacobians(self.task.simulator, x, u, mocap), x[None])  # or ValueError
         state = jnp.concatenate([jnp.zeros(1), x, mocap])
@@ -190,7 +190,7 @@ class Known:
 
     def around(self, state: Any, samples: Samples, deviations: Deviations) -> Prior:
         def along(xs, us, context):
-            A, B = known_model.jacobians(self.task.simulator, xs[:-1], us, mocap_poses(self.task, context))
+            A, B = known_model.jacobians(self.task.simulator, xs[:-1], us, condition_mocap(self.task, context))
             return jnp.concatenate([A - jnp.eye(self.task.nx), B], axis=-1)
 
         slope = jax.vmap(along)(deviations.xs, deviations.us, self.task.train_contexts)
