@@ -1,4 +1,4 @@
-"""Feedback laws and trajectory optimisation; depends on jax and numpy alone.
+"""Feedback laws and trajectory optimisation; depends on jax and numpy alone (`path_integral` also on jaxopt).
 
 Import the rooms by name, for example `from controllers import ilqr`. To use this package in another
 project, copy the folder: nothing in it imports anything else of ours.

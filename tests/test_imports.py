@@ -27,3 +27,9 @@ def test_every_controllers_module_imports_alone():
         check=False,
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_users_do_not_see_that_jaxopt_warns():
+    code = "import warnings; warnings.simplefilter('error'); import controllers.minimisers"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
