@@ -25,6 +25,7 @@ class Trajectory:
     states: Float[Array, "*batch T+1 nstate"]  # physics states
     actions: Float[Array, "*batch T nu"]  # as applied: clipped to the control range
     sound: Bool[Array, " *batch"]  # the simulation did not diverge
+    memory: Any  # what the actor carried at the end
 
 
 def rollout(
@@ -54,10 +55,10 @@ def rollout(
         return (following, memory), (following, action)
 
     times = jnp.arange(len(jax.tree.leaves(noise)[0]))
-    _, (states, actions) = jax.lax.scan(step, (start, memory), (times, noise))
+    (_, memory), (states, actions) = jax.lax.scan(step, (start, memory), (times, noise))
     states = jnp.concatenate([start[None], states])
     sound = finite(states).all() & jnp.isfinite(actions).all()
-    return Trajectory(states, actions, sound)
+    return Trajectory(states, actions, sound, memory)
 
 
 def exploration_noise(key: PRNGKeyArray, T: int, nu: int, smoothing: float = 0.0) -> Float[Array, "T nu"]:

@@ -224,9 +224,18 @@ class NetworkPolicy:
         self, memory: Float[Array, " H"], o: Float[Array, " no"], noise: Float[Array, " n"]
     ) -> tuple[Float[Array, " H"], Array]:
         """One step for one observation: what it remembers after it, and the environment's action."""
+        memory, z = self._step(memory, o)
+        return memory, self.distribution.environment(self.distribution.sample(z, noise))
+
+    def moments(self, memory: Float[Array, " H"], o: Float[Array, " no"]) -> tuple[Array, Array, Array]:
+        """One step likewise: what it remembers after it, and mean and standard deviation (nu) of its action."""
+        memory, z = self._step(memory, o)
+        return memory, *cast(Continuous, self.distribution).action_moments(z)
+
+    def _step(self, memory: Float[Array, " H"], o: Float[Array, " no"]) -> tuple[Array, Array]:
         x = self.normalizer(o)[None, None]
         memories, z = self.network.run(self.params, memory[None], x, jnp.zeros((1, 1), bool))
-        return memories[0, 0], self.distribution.environment(self.distribution.sample(z[0, 0], noise))
+        return memories[0, 0], z[0, 0]
 
     def along(self, o: Float[Array, "*b T no"]) -> Float[Array, "*b T z"]:
         """The network's outputs along whole episodes, memory and all."""

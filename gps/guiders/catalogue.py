@@ -27,6 +27,11 @@ GUIDERS: dict[str, Entry] = {
         "gps.guiders.model_based.badmm:badmm",
         "BADMM guided policy search: iLQR on fitted dynamics, augmented Lagrangian",
     ),
+    "ilqr-known": Entry(
+        "gps.guiders.model_based.ilqr_known:ilqr_known_settings",
+        "gps.guiders.model_based.ilqr_known:ilqr_known",
+        "badmm with the simulator's own derivatives in place of fitted dynamics",
+    ),
     "mdgps": Entry(
         "gps.guiders.model_based.mdgps:MdgpsSettings",
         "gps.guiders.model_based.mdgps:mdgps",
@@ -41,6 +46,11 @@ GUIDERS: dict[str, Entry] = {
         "gps.guiders.model_based.sgps:SgpsSettings",
         "gps.guiders.model_based.sgps:sgps",
         "stochastic guided policy search: a price of the divergence of controller and learner",
+    ),
+    "plato": Entry(
+        "gps.guiders.model_based.plato:PlatoSettings",
+        "gps.guiders.model_based.plato:plato",
+        "a teacher that plans ahead from where it is, acts close to the learner and labels what it visits",
     ),
     **{
         name: Entry(functools.partial(_defaults, name), functools.partial(_build, name), method.about)

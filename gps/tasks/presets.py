@@ -149,19 +149,25 @@ WALKING: Tables = {
     },
 }
 
+# A plan that looks a second ahead is enough, and costs a third of one that looks to the end.
+AHEAD: Tables = {"plato": {"sampling": {"samples": 1}, "lookahead": {"horizon": 20}}}
+
 ARM: Tables = {
     "run": {"iterations": 8},
     "guider": {"sampling": {"samples": 3}},
+    "methods": AHEAD,
 }
 
 PEG: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.1}},
+    "methods": AHEAD,
 }
 
 DOOR: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.1}, "learner": {"sobolev": 1.0}},
+    "methods": AHEAD,
 }
 
 

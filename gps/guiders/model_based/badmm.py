@@ -78,7 +78,7 @@ class Badmm:
     """See `gps.guiders.model_based.method.Method` and the top of this file."""
 
     settings: BadmmSettings
-    name = "badmm"
+    name: str = "badmm"
     columns = (Column("lambda_norm", "|lambda|", short), Column("penalty", "penalty", short))
     learner_leads = False
     learner_promises = False

@@ -42,10 +42,14 @@ class Agreement:
 class Method(Protocol):
     """What a method does differently. All functions are of one condition; `duals` are what it keeps of each."""
 
-    name: str
     columns: tuple[Column, ...]  # of its own metrics, in the progress display
     learner_leads: bool  # the trust region is measured from the learner, not from the controller
     one_step: bool  # one step size for all conditions, not one for each
+
+    @property
+    def name(self) -> str:
+        """Of the guider."""
+        ...
 
     @property
     def settings(self) -> Any:

@@ -68,16 +68,26 @@ class Planner:
         return lqr.backward_pass(dynamics, cost).controller.K
 
     def follow(self, x: Array, context: Array, leader: LinearGaussian) -> Float[Array, "T nu"]:
-        """The actions that another start's controller applies from this one, within the limit."""
-
-        def step(x, t):
-            u = jnp.clip(leader.act(t, x), -self.limit, self.limit)
-            return self._dynamics(x, u, t, context), u
-
-        return jax.lax.scan(step, x, jnp.arange(len(leader.k)))[1]
+        """The actions that another start's controller applies from this one."""
+        return follow(self.task, x, context, leader, self.limit)
 
     def _dynamics(self, x: Array, u: Array, t: Array, context: Array) -> Array:
-        return known_dynamics(self.task.simulator, condition_mocap(self.task, context))(x, u, t)
+        return simulated(self.task, x, u, t, context)
+
+
+def simulated(task: ControlTask, x: Array, u: Array, t: Array, context: Array) -> Float[Array, " nx"]:
+    """The next state of a task whose state is that of the model's joints."""
+    return known_dynamics(task.simulator, condition_mocap(task, context))(x, u, t)
+
+
+def follow(task: ControlTask, x: Array, context: Array, leader: LinearGaussian, limit: float) -> Float[Array, "T nu"]:
+    """The actions that a controller applies from x on, within the limit."""
+
+    def step(x, t):
+        u = jnp.clip(leader.act(t, x), -limit, limit)
+        return simulated(task, x, u, t, context), u
+
+    return jax.lax.scan(step, x, jnp.arange(len(leader.k)))[1]
 
 
 def plan(

@@ -170,17 +170,7 @@ class Known:
     certain = True
 
     def __post_init__(self):
-        model = self.task.simulator.model
-        x = jnp.arange(1.0, joints_size(model))
-        mocap = condition_mocap(self.task, self.task.train_contexts[0])
-        u = jnp.zeros((1, model.nu))
-        jax.eval_shape(lambda x: known_model.jacobians(self.task.simulator, x, u, mocap), x[None])  # or ValueError
-        state = jnp.concatenate([jnp.zeros(1), x, mocap])
-        if not np.array_equal(self.task.control_state(state), x):
-            raise ValueError(
-                "controllers must have the physics state (qpos, qvel, act) as theirs, and task "
-                f"{self.task.name} has another `control_state`: take 'window', 'mixture' or 'neural'"
-            )
+        require_known(self.task)
 
     def init(self) -> Any:
         return ()
@@ -198,6 +188,21 @@ class Known:
         return _believed(jnp.where(jnp.isfinite(slope), slope, 0.0), deviations)
 
 
+def require_known(task: ControlTask) -> None:
+    """Raise ValueError where the simulator's derivatives are not those of the controllers' state."""
+    model = task.simulator.model
+    x = jnp.arange(1.0, joints_size(model))
+    mocap = condition_mocap(task, task.train_contexts[0])
+    u = jnp.zeros((1, model.nu))
+    jax.eval_shape(lambda x: known_model.jacobians(task.simulator, x, u, mocap), x[None])  # or ValueError
+    state = jnp.concatenate([jnp.zeros(1), x, mocap])
+    if not np.array_equal(task.control_state(state), x):
+        raise ValueError(
+            "controllers must have the physics state (qpos, qvel, act) as theirs, and task "
+            f"{task.name} has another `control_state`"
+        )
+
+
 PRIORS = {"pooled": Pooled, "window": Window, "mixture": ClusterMixture, "neural": Network, "known": Known}
 
 
@@ -206,7 +211,8 @@ def make(name: str, task: ControlTask, regularization: float) -> DynamicsPrior:
     try:
         return PRIORS[name](task, regularization)
     except ValueError as error:
-        raise UserError(f"guider.local_model.prior = {name!r}: {error}") from error
+        hint = ": take 'window', 'mixture' or 'neural'"
+        raise UserError(f"guider.local_model.prior = {name!r}: {error}{hint}") from error
 
 
 def _believed(slope: Float[Array, "M T nx nz"], deviations: Deviations) -> Prior:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from gps.guiders.model_based.settings import SamplingSettings
 from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, step_costs
 from policies.network import NetworkPolicy
+
+Tree = TypeVar("Tree")
 
 
 @jax.tree_util.register_dataclass
@@ -102,18 +104,23 @@ def collect(
     contexts = task.train_contexts
     keys = jax.random.split(key, (len(contexts), settings.samples))
     many = jax.vmap(jax.vmap(one, in_axes=(None, None, None, 0)))
-    return _without_diverged(many(controllers, contexts, learner_collects, keys))
+    collected = many(controllers, contexts, learner_collects, keys)
+    return replace(without_diverged(collected, collected.weights), weights=collected.weights)
 
 
-def _without_diverged(samples: Samples) -> Samples:
-    stand_in = jnp.argmax(samples.weights, axis=1)  # the first sound sample of each condition
-    index = jnp.where(samples.weights > 0, jnp.arange(samples.weights.shape[1]), stand_in[:, None])
+def without_diverged(episodes: Tree, weights: Float[Array, "M N"]) -> Tree:
+    """Episodes (leaves with leading M N), with a sound one's numbers in place of those that diverged.
+
+    A condition without a sound episode has zeros where it has no numbers.
+    """
+    stand_in = jnp.argmax(weights, axis=1)  # the first sound sample of each condition
+    index = jnp.where(weights > 0, jnp.arange(weights.shape[1]), stand_in[:, None])
 
     def choose(values: Array) -> Array:
         chosen: Array = jax.vmap(lambda v, i: v[i])(values, index)
-        return jnp.where(jnp.isfinite(chosen), chosen, 0.0)  # a condition without a sound sample
+        return jnp.where(jnp.isfinite(chosen), chosen, 0) if jnp.issubdtype(chosen.dtype, jnp.floating) else chosen
 
-    return dataclasses.replace(jax.tree.map(choose, samples), weights=samples.weights)
+    return jax.tree.map(choose, episodes)
 
 
 def check(samples: Samples) -> None:

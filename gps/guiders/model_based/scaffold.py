@@ -25,6 +25,7 @@ from controllers import trust_region
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
 from gps.columns import Column, short, span
+from gps.errors import UserError
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based import local_model, priors, samples
 from gps.guiders.model_based.evidence import Evidence, reproduces, weigh
@@ -70,6 +71,11 @@ class ModelBased:
         self.teaching = Teaching(task, method.settings.learner)
         models = self.settings.local_model
         self.prior = priors.make(models.prior, task, models.regularization)
+        if self.settings.sampling.samples < 2 and not self.prior.certain:
+            raise UserError(
+                f"guider.sampling.samples = {self.settings.sampling.samples}: dynamics are fitted to the differences "
+                "between samples; take at least 2, or guider.local_model.prior = 'known'"
+            )
         self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> ModelBasedState:
@@ -208,6 +214,7 @@ class ModelBased:
         drawing, fitting = jax.random.split(key)
         lessons = self.teaching.lessons(prepared.samples, drawing)
         actions, precisions, weights = jax.vmap(self.method.targets)(state.controllers, state.duals, lessons.xs)
+        precisions = jnp.broadcast_to(precisions[:, None], (*actions.shape, actions.shape[-1]))
         weights = lessons.weights[..., None] * weights[:, None]
         learner, metrics = self.teaching.imitate(
             state.learner, lessons.observations, actions, precisions, weights, fitting

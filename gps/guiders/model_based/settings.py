@@ -18,7 +18,7 @@ LINEARIZATIONS = ("auto", "differentiation", "regression")
 class SamplingSettings:
     """How samples are collected, and how controllers explore."""
 
-    samples: int = 2  # roll-outs per condition and iteration
+    samples: int = 2  # roll-outs per condition and iteration; fitted dynamics need at least 2
     by: str = "both"  # who collects: "controllers", "learner" (from the second iteration on), or "both" in turn
     learner_every: int = 2  # with "both", the learner collects every so many iterations
     smoothing: float = 0.0  # steps, standard deviation of the filter over the exploration noise; 0 is white
@@ -26,7 +26,8 @@ class SamplingSettings:
 
     def __post_init__(self):
         check_one_of(self, "by", COLLECTORS)
-        check_at_least(self, 2, "samples", "learner_every")
+        check_at_least(self, 1, "samples")
+        check_at_least(self, 2, "learner_every")
         check_at_least(self, 0, "smoothing")
         check_positive(self, "std_floor")
 

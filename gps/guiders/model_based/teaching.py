@@ -117,7 +117,7 @@ class Teaching:
         learner: Learner,
         observations: Float[Array, "M L T no"],
         actions: Float[Array, "M L T nu"],
-        precisions: Float[Array, "M T nu nu"],
+        precisions: Float[Array, "M L T nu nu"],
         weights: Float[Array, "M L T"],
         key: PRNGKeyArray,
     ) -> tuple[Learner, Metrics]:
@@ -127,7 +127,6 @@ class Teaching:
         is the limit, and that is what the learner imitates.
         """
         actions = jnp.clip(actions, -1.0, 1.0)
-        precisions = jnp.broadcast_to(precisions[:, None], (*actions.shape, actions.shape[-1]))
         targets = regression.Targets(observations, actions, precisions, weights)
         targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), targets)  # of all conditions together
         policy, state, loss = regression.fit(

@@ -1,0 +1,180 @@
+"""PLATO on a cart: its plans against a dense linear-quadratic solution, its labels, and whom the teacher follows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import oracles
+from support.carts import Cart
+
+from gps.errors import UserError
+from gps.guiders.learner import NetworkSettings
+from gps.guiders.model_based.lookahead import Advice, Lookahead
+from gps.guiders.model_based.plato import (
+    EpisodesSettings,
+    ImitatorSettings,
+    LookaheadSettings,
+    Plato,
+    PlatoSettings,
+)
+from gps.guiders.model_based.start import StartSettings
+from policies import regression
+
+T = 8
+
+
+class Driven(Cart):
+    """Linear dynamics and a quadratic cost, whose actions stay inside their limits."""
+
+    start_noise = 0.0
+
+    def cost(self, x, u, t, context):
+        return (x[0] - 0.2 * context[0]) ** 2 + 0.1 * x[1] ** 2 + 0.3 * (u @ u)
+
+
+def settings(**lookahead):
+    return PlatoSettings(
+        StartSettings("zero"),
+        EpisodesSettings(samples=2, kept=2, std=0.05),
+        LookaheadSettings(**lookahead),
+        ImitatorSettings(NetworkSettings(hidden=(8,)), regression.Settings(updates=50)),
+    )
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Driven(horizon=T)
+
+
+@pytest.fixture(scope="module")
+def linear(task):
+    """A and B of one action, by differences of the simulator; float64."""
+
+    def step(x, u):
+        state = task.simulator.step(jnp.concatenate([jnp.zeros(1), jnp.asarray(x)]), jnp.asarray(u))
+        return np.asarray(task.control_state(state), float)
+
+    origin = step(np.zeros(2), np.zeros(1))
+    A = np.stack([step(e, np.zeros(1)) - origin for e in np.eye(2)], axis=1)
+    return A, (step(np.zeros(2), np.ones(1)) - origin)[:, None]
+
+
+def best_actions(linear, x, goal, steps):
+    """Of the quadratic cost above over so many steps, by one dense least-squares problem."""
+    A, B = linear
+    free = [np.linalg.matrix_power(A, t) @ x for t in range(steps)]
+    forced = np.zeros((steps, 2, steps))
+    for t in range(steps):
+        for s in range(t):
+            forced[t, :, s : s + 1] = np.linalg.matrix_power(A, t - s - 1) @ B
+    weights = np.sqrt([1.0, 0.1])
+    rows = (weights[:, None] * forced).reshape(-1, steps)
+    wanted = (weights * (np.array([goal, 0.0]) - free)).reshape(-1)
+    system = np.concatenate([rows, np.sqrt(0.3) * np.eye(steps)])
+    return np.linalg.lstsq(system, np.concatenate([wanted, np.zeros(steps)]), rcond=None)[0]
+
+
+@pytest.fixture(scope="module")
+def collected(task):
+    """Two iterations of a teacher that plans at every step, alone and then close to what it has taught."""
+    guider = Plato(task, settings(every=1, closeness=1e6))
+    collect, update = jax.jit(guider.collect), jax.jit(guider.update)
+    states, batches = [jax.jit(guider.init)(jax.random.key(0))], []
+    for i in range(3):
+        batches.append(collect(states[-1], jax.random.key(2 * i)))
+        state, metrics = update(states[-1], batches[-1], jax.random.key(2 * i + 1))
+        states.append(state)
+    return guider, states, batches, metrics
+
+
+def test_labels_are_the_best_actions_from_the_states_that_were_visited(collected, task, linear):
+    """At each step the first of a whole horizon of actions; the last stage goes on beyond the episode's end."""
+    _, _, batches, _ = collected
+    for batch in batches[:2]:
+        xs, labels = np.asarray(batch.samples.xs, float), np.asarray(batch.labels)
+        for m, n, t in ((0, 0, 0), (1, 1, 3), (3, 0, T - 1)):
+            goal = 0.2 * float(task.train_contexts[m, 0])
+            expected = best_actions(linear, xs[m, n, t], goal, T)[0]
+            assert abs(expected) < 1.0
+            np.testing.assert_allclose(labels[m, n, t, 0], expected, rtol=2e-3, atol=2e-4)
+
+
+def test_feedback_between_plans_is_that_of_the_regulator(task, linear):
+    """Two actions after the plan was made, from another state: what a plan from there would do."""
+    look = Lookahead(task, horizon=T, every=4, iterations=2, std=0.1)
+    x, context = jnp.array([0.3, -0.2]), task.train_contexts[1]
+    nominal = jax.tree.map(lambda a: a[1], Plato(task, settings()).init(jax.random.key(0)).nominal)
+    found = jax.jit(lambda: look.plan(look.begin(nominal), nominal, jnp.asarray(0), x, context))
+    plan, sound = found()
+    assert sound
+    moved = np.array([0.25, 0.1])
+    advice = look.advise(plan, jnp.asarray(2), jnp.asarray(moved))
+    expected = best_actions(linear, moved, 0.2 * float(context[0]), T - 2)[0]
+    np.testing.assert_allclose(advice.mean[0], expected, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(advice.chol, [[0.1]], rtol=1e-5)
+
+
+def test_the_teacher_acts_alone_and_then_as_its_learner_where_that_is_all_that_counts(collected):
+    guider, states, batches, metrics = collected
+    alone, close = batches[0], batches[2]
+    deviation = np.asarray(alone.samples.us - alone.labels)
+    assert 0.03 < deviation.std() < 0.07  # its noise, 0.05
+    policy = guider.policy(states[2])
+    imitated = jax.vmap(jax.vmap(jax.vmap(policy.mean)))(close.samples.observations)
+    std = float(policy.moments(policy.start_memory(), close.samples.observations[0, 0, 0])[2][0])
+    deviation = np.asarray(close.samples.us - imitated)
+    assert abs(deviation.mean()) < 0.4 * std
+    assert 0.7 < deviation.std() / std < 1.3  # the learner's own noise
+    assert metrics["kl_to_learner"].max() < 1e-2
+    assert metrics["failed_plans"] == 0
+
+
+def test_the_last_iterations_are_kept(collected):
+    _, states, batches, _ = collected
+    assert [float(state.kept.samples.weights.sum()) for state in states] == [0, 8, 16, 16]
+    np.testing.assert_array_equal(states[-1].kept.labels[:, :2], batches[1].labels)
+    np.testing.assert_array_equal(states[-1].kept.labels[:, 2:], batches[2].labels)
+
+
+def test_the_teacher_close_to_the_learner_minimises_both_divergences():
+    """Against the divergences, written out in float64, of Gaussians around it."""
+    rng = np.random.default_rng(0)
+    factor, mean, other, std, weight = (
+        rng.normal(size=(3, 3)),
+        rng.normal(size=3),
+        rng.normal(size=3),
+        [0.4, 1.0, 2.0],
+        0.7,
+    )
+    S = 0.2 * factor @ factor.T + 0.1 * np.eye(3)
+    with jax.enable_x64():
+        near = Advice(jnp.asarray(mean), jnp.linalg.cholesky(S)).closer_to(jnp.asarray(other), jnp.asarray(std), weight)
+
+    def objective(m, L):
+        ours = m, L @ L.T
+        learner = oracles.gaussian_kl(*ours, other, np.diag(np.square(std)))
+        return oracles.gaussian_kl(*ours, mean, S) + weight * learner
+
+    m, L = np.asarray(near.mean), np.asarray(near.chol)
+    for _ in range(50):
+        step = 1e-3 * rng.normal(size=(3, 4))
+        assert objective(m + step[:, 0], L + np.tril(step[:, 1:])) >= objective(m, L)
+
+
+@pytest.mark.parametrize(
+    ("lookahead", "message"),
+    [
+        ({"horizon": 20}, "guider.lookahead.horizon = 20 looks beyond the end of cart, which has 8 actions"),
+        ({"horizon": 4, "every": 6}, "guider.lookahead.every = 6: a plan of 4 actions ends before the next"),
+    ],
+)
+def test_plans_that_do_not_fit_are_refused(task, lookahead, message):
+    with pytest.raises(UserError, match=message):
+        Plato(task, settings(**lookahead))
+
+
+def test_a_task_that_can_not_be_planned_on_is_refused():
+    task = Cart()
+    task.control_state = lambda state: state[1:2]
+    with pytest.raises(UserError, match=r"'plato' plans on the simulator itself: .*another `control_state`; take 'b"):
+        Plato(task, settings())
