@@ -58,10 +58,11 @@ def loss_of(targets, errors):
     return 0.5 * np.mean(weights * np.einsum("pi,pij,pj->p", errors, precisions, errors)) * size
 
 
-def test_training_converges_to_weighted_least_squares():
+@pytest.mark.parametrize("settings", [LONG, Settings(optimizer="lbfgs", updates=200)], ids=["adam", "lbfgs"])
+def test_training_converges_to_weighted_least_squares(settings):
     """A network that can take any value at five places must end at the best compromise at each of them."""
     targets = conflicting()
-    trained, _, loss = train(fresh(), targets, jax.random.key(0), LONG)
+    trained, _, loss = train(fresh(), targets, jax.random.key(0), settings)
     places, best = compromise(targets)
     np.testing.assert_allclose(means(trained, jnp.asarray(places, jnp.float32)), best, atol=5e-3)
     optimum = loss_of(targets, np.repeat(best, 6, axis=0) - np.asarray(targets.actions))
