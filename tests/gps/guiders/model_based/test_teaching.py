@@ -53,7 +53,8 @@ def test_a_new_normaliser_leaves_what_the_learner_does(task, samples):
 def test_a_lesson_that_fails_leaves_the_learner_what_it_was(task, samples):
     teaching = Teaching(task, LEARNER)
     learner = teaching.start(jax.random.key(0))
-    actions, precisions = samples.us, jnp.broadcast_to(jnp.eye(2), (3, 6, 2, 2))
+    actions = samples.us
+    precisions = jnp.broadcast_to(jnp.eye(2), (*actions.shape, 2))
     weights = jnp.broadcast_to(samples.weights[..., None], actions.shape[:-1])
     imitate = jax.jit(teaching.imitate)
     taught, metrics = imitate(learner, samples.observations, actions, precisions, weights, jax.random.key(1))
@@ -110,7 +111,7 @@ def test_lessons_around_the_samples_teach_gains(task, samples):
             lessons = teaching.lessons(samples, drawing)
             actions = lessons.xs @ gains.T
             weights = jnp.broadcast_to(lessons.weights[..., None], actions.shape[:-1])
-            precisions = jnp.broadcast_to(jnp.eye(2), (3, 6, 2, 2))
+            precisions = jnp.broadcast_to(jnp.eye(2), (*actions.shape, 2))
             learner, _ = jax.jit(teaching.imitate)(learner, lessons.observations, actions, precisions, weights, fitting)
         return float(jnp.abs(teaching.linearized(learner.policy, samples).K - gains).max())
 
