@@ -85,10 +85,8 @@ def sums(points: Float[Array, "P nw"], shares: Float[Array, "P K"]) -> Sums:
     return Sums(shares.sum(0), shared.sum(-1), (shared.reshape(K * nw, -1) @ points).reshape(K, nw, nw))
 
 
-def maximise(total: Sums, used: Bool[Array, " K"], spread: Float[Array, " nw"], ridge: float) -> Mixture:
-    """The mixture under which the points are likeliest, with one observation of all points beside those of a cluster.
-
-    A cluster that has lost its points does not die: it is as wide as all of them, and may find others.
+def maximise(total: Sums, spread: Float[Array, " nw"], ridge: float) -> Mixture:
+    """The mixture under which the points are likeliest.
 
     Args:
         total: of points whose overall mean is zero, or near enough for w w' to tell a cluster's covariance.
@@ -100,8 +98,7 @@ def maximise(total: Sums, used: Bool[Array, " K"], spread: Float[Array, " nw"], 
     own = total.second - total.first[:, :, None] * means[:, None]
     floor = jnp.diag(spread)
     covs = (own + _OVERALL * floor) / (count + _OVERALL)[..., None] + ridge * floor
-    weights = jnp.where(used, total.count + _OVERALL, 0.0)
-    return Mixture(weights / weights.sum(), means, covs)
+    return Mixture(total.count / jnp.maximum(total.count.sum(), 1e-6), means, covs)
 
 
 def start(
@@ -135,7 +132,6 @@ def fit(
     last: Mixture,
     key: PRNGKeyArray,
     turns: int = 30,
-    work: int = 300_000_000,
     points_each: int = 40,
     tolerance: float = 1e-3,
 ) -> Mixture:
@@ -145,8 +141,6 @@ def fit(
         weights: 0 for points that do not count.
         last: where to start; it has as many clusters as the data then allowed.
         turns: at most, of expectation and maximisation.
-        work: products of two numbers, about, that an expectation in all turns may take; one turn is always made. A
-            guider fits again and again, so that turns that are dear are spread over its iterations.
         points_each: points for each cluster, at least.
         tolerance: gain in mean log likelihood, in nats a point, below which it ends.
     """
@@ -158,10 +152,10 @@ def fit(
     usable = jnp.clip(count // points_each, 1, len(last.weights))
     known = (last.weights > 0).sum()
     anew = known * 1.5 < usable  # rarely: what is carried over is worth more than one cluster
-    used = jnp.arange(len(last.weights)) < jnp.where(anew, usable, known)
+    clusters = jnp.arange(len(last.weights)) < usable
     first = jax.lax.cond(
         anew,
-        lambda: maximise(sums(points, start(points, weights, used, key)), used, unit, _RIDGE),
+        lambda: maximise(sums(points, start(points, weights, clusters, key)), unit, _RIDGE),
         lambda: Mixture(last.weights, (last.means - mean) / std, last.covs / std / std[:, None]),
     )
     blocks = _blocks(points), _blocks(weights)
@@ -170,11 +164,10 @@ def fit(
         mixture, i, before, _ = state
         total, likelihood = _expectation(mixture, *blocks)
         now = likelihood / jnp.maximum(count, 1.0)
-        return maximise(total, used, unit, _RIDGE), i + 1, now, now - before
+        return maximise(total, unit, _RIDGE), i + 1, now, now - before
 
     state = (first, 0, jnp.asarray(-jnp.inf, points.dtype), jnp.asarray(jnp.inf, points.dtype))
-    limit = min(turns, max(1, work // (points.size * points.shape[1] * len(last.weights))))  # K P nw^2 each
-    fitted, *_ = jax.lax.while_loop(lambda s: (s[1] < limit) & (s[3] > tolerance), turn, state)
+    fitted, *_ = jax.lax.while_loop(lambda s: (s[1] < turns) & (s[3] > tolerance), turn, state)
     fitted = Mixture(fitted.weights, fitted.means * std + mean, fitted.covs * std * std[:, None])
     sound = jnp.isfinite(fitted.covs).all() & jnp.isfinite(fitted.weights).all() & (count > 0)
     return jax.tree.map(lambda new, old: jnp.where(sound, new, old), fitted, last)
