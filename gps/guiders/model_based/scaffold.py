@@ -190,7 +190,8 @@ class ModelBased:
         """Improve the controllers whose models are trusted; where the method finds none, the old one stays."""
         T, trusted = self.task.horizon, prepared.evidence.trusted
         conditions = self._conditions(state, prepared, learner)
-        found = jax.vmap(self.method.improve)(conditions, state.duals)
+        # one after the other: in lockstep, as those of a `vmap` are, searches take half as long again on a CPU
+        found = jax.lax.map(lambda each: self.method.improve(*each), (conditions, state.duals))
         usable = found.solved & trusted
         limited = jax.vmap(within_limits)(prepared.models, found.controller)
         floored = trust_region.with_std_floor(limited, self.settings.sampling.std_floor)
