@@ -190,8 +190,7 @@ class ModelBased:
         """Improve the controllers whose models are trusted; where the method finds none, the old one stays."""
         T, trusted = self.task.horizon, prepared.evidence.trusted
         conditions = self._conditions(state, prepared, learner)
-        # one after the other: in lockstep, as those of a `vmap` are, searches take half as long again on a CPU
-        found = jax.lax.map(lambda each: self.method.improve(*each), (conditions, state.duals))
+        found = _for_each(self.method.improve)(conditions, state.duals)
         usable = found.solved & trusted
         limited = jax.vmap(within_limits)(prepared.models, found.controller)
         floored = trust_region.with_std_floor(limited, self.settings.sampling.std_floor)
@@ -305,3 +304,10 @@ class ModelBased:
         else:
             turn = (i > 0) & (sampling.by == "learner")
         return turn & (state.untrusted == 0)
+
+
+def _for_each(improve):
+    """Of each condition: all at once, but on a CPU one after the other, where in lockstep the longest search counts."""
+    if jax.default_backend() != "cpu":
+        return jax.vmap(improve)
+    return lambda *conditions: jax.lax.map(lambda each: improve(*each), conditions)

@@ -1,4 +1,4 @@
-"""The two methods of dual ascent, `dgps` and `sgps`: their Lagrangians, the slopes of these, and where they end."""
+"""The two methods of dual ascent, `dgps` and `sgps`: their Lagrangians, the slopes of these, and where all four end."""
 
 import dataclasses
 from typing import Any
@@ -11,9 +11,12 @@ from support.model_based import made_up, random_controller
 
 from controllers.kl import kl_per_step
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
+from gps.guiders.model_based.badmm import Badmm, BadmmSettings
 from gps.guiders.model_based.dgps import Dgps, DgpsSettings, augmented
 from gps.guiders.model_based.local_model import LocalModel
+from gps.guiders.model_based.mdgps import Mdgps, MdgpsSettings
 from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.penalty import PenaltySettings
 from gps.guiders.model_based.sgps import PriceSettings, Sgps, SgpsSettings
 
 RHO = 0.7
@@ -138,6 +141,8 @@ def regressed(xs, actions, precisions, weights):
 
 
 METHODS = {
+    "badmm": Badmm(BadmmSettings(penalty=PenaltySettings(start=0.01, rule="fixed"))),
+    "mdgps": Mdgps(MdgpsSettings()),
     "dgps": Dgps(DgpsSettings(penalty=1.0, rate=1.0)),
     "sgps": Sgps(SgpsSettings(price=PriceSettings(start=0.1, rate=1e-3, largest=0.2))),
 }
@@ -153,8 +158,9 @@ def test_a_linear_learner_ends_with_the_gains_of_the_lqr(name):
         learner = LinearGaussian(jnp.zeros((T, 2, 3)), jnp.zeros((T, 2)), jnp.broadcast_to(jnp.eye(2), (T, 2, 2)))
         controller, duals = learner, method.start(learner)
         improve = jax.jit(method.improve)
-        for _ in range(60):
-            step = improve(condition(model, learner, controller), duals)
+        for _ in range(120):
+            reference = learner if method.learner_leads else controller
+            step = improve(condition(model, learner, reference), duals)
             assert bool(step.solved)
             controller = step.controller
             states = model.marginals(controller)
