@@ -68,8 +68,7 @@ class ModelBased:
             Column("learner_error", "learner", short),
         )
         self.teaching = Teaching(task, method.settings.learner)
-        models = self.settings.local_model
-        self.prior = priors.make(models.prior, task, models.regularization)
+        self.prior = priors.make(task, self.settings.local_model)
         self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> ModelBasedState:

@@ -10,7 +10,7 @@ from gps.settings import check_at_least, check_one_of, check_positive
 from policies import regression
 
 COLLECTORS = ("controllers", "learner", "both")
-PRIORS = ("pooled", "window", "mixture", "neural", "known")
+PRIORS = ("pooled", "window", "mixture", "neural", "identified", "known")
 LINEARIZATIONS = ("auto", "differentiation", "regression")
 
 
@@ -56,6 +56,9 @@ class LocalModelSettings:
     """How dynamics are fitted and costs expanded around the samples of a condition."""
 
     prior: str = "mixture"  # of the dynamics: one of `gps.guiders.model_based.priors`
+    # With "identified": parameters of the task's known model, such as "body_mass:forearm" or "dof_damping:*"; see
+    # dynamics.parameters. None stands for all masses, dampings and gains.
+    identify: tuple[str, ...] = ()
     prior_strength: float = 0.0  # samples that the prior stands for; 0 is by evidence, at each time step
     regularization: float = 1e-5  # of the regression, relative to the prior's variances
     hessian: str = "flip"  # treatment of an indefinite Hessian of the cost; see controllers.expand
@@ -66,6 +69,8 @@ class LocalModelSettings:
     def __post_init__(self):
         check_one_of(self, "hessian", HESSIANS)
         check_one_of(self, "prior", PRIORS)
+        if self.identify and self.prior != "identified":
+            raise ValueError(f"identify goes with prior = 'identified' and with no other, which is {self.prior!r}")
         check_positive(self, "tolerance")
         check_at_least(self, 0, "prior_strength", "regularization")
 

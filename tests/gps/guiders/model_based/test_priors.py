@@ -32,7 +32,7 @@ def fits(task):
 
     def compiled(name):
         settings = LocalModelSettings(prior=name)
-        prior = priors.make(name, task, settings.regularization)
+        prior = priors.make(task, settings)
         return prior.init(), jax.jit(lambda s, state: local_model.fit(task, s, settings, prior, state))
 
     return {name: compiled(name) for name in NAMES}
@@ -120,4 +120,4 @@ def test_a_known_prior_needs_the_state_of_the_simulator(task):
     with pytest.raises(
         UserError, match=r"prior = 'known': .* has another `control_state`: take 'window', 'mixture' or"
     ):
-        priors.make("known", Folded(), 1e-5)
+        priors.make(Folded(), LocalModelSettings(prior="known"))
