@@ -3,14 +3,14 @@
 The model is right but for p positive parameters, each nominal * exp(theta). With predictions f of the states after each
 of W actions from a sampled state, and each coordinate's root mean square change over the W actions as its unit,
 
-    minimise over theta:  mean (f(x, u; theta) - sampled)^2 + PULL^2 |theta|^2,    |theta| < log(bound),
+    minimise over z:  mean (f(x, u; theta) - sampled)^2 + PULL^2 |z|^2,    theta = z / sqrt(1 + (z / log(bound))^2),
 
-by Levenberg and Marquardt's method in z, with theta = z / sqrt(1 + (z / log(bound))^2): every z is within the bounds.
-PULL keeps a factor near 1 that the samples say nothing of, and is too weak to be seen in any other.
+by Levenberg and Marquardt's method. Every z is within the bounds, |theta| < log(bound), and near 0 theta is z. PULL
+keeps a factor near 1 that the samples say nothing of, and is too weak to be seen in others.
 
 What can be told is in the sensitivities J of all predictions at the end: a direction in theta whose singular value is s
 has the standard error noise / s. Where that is large, or s is no more than rounding, the direction is not identified.
-Scaling all masses, dampings, frictions and gains alike, for example, moves nothing where no gravity acts.
+To scale all masses, armatures, dampings, frictions and gains alike, for example, changes no motion.
 
 Noise in the sampled states themselves, from which predictions begin, biases all of this: actions of a longer window
 (W > 1) then move the state by more, and the noise counts for less.
@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -100,6 +101,10 @@ class Identified:
         """Which factors ended where the bounds let them go no farther: the model is wrong in another way."""
         return jnp.abs(self.theta) > 0.99 * jnp.log(self.bound)
 
+    def model(self, nominal: mujoco.MjModel) -> mujoco.MjModel:
+        """The nominal model with the identified values."""
+        return select(nominal, self.names).adjusted(nominal, np.asarray(self.theta, float))
+
     def __str__(self) -> str:
         columns = (self.names, self.nominal, self.factors, self.standard_errors, self.at_bound)
         rows = zip(*map(np.asarray, columns), strict=True)
@@ -155,16 +160,16 @@ class Identification:
         def theta_of(z):
             return z / jnp.sqrt(1.0 + (z / limit) ** 2)
 
+        def rate_of(z):
+            return (1.0 + (z / limit) ** 2) ** -1.5
+
         @jax.custom_jvp
         def residual(z):
-            theta = theta_of(z)
-            return jnp.append(self.residuals(theta, samples) / jnp.sqrt(count), PULL * theta)
+            return jnp.append(self.residuals(theta_of(z), samples) / jnp.sqrt(count), PULL * z)
 
         def jacobian(z):
-            theta = theta_of(z)
-            slopes = self.jacobian(theta, samples).reshape(-1, theta.size) / jnp.sqrt(count)
-            whole = jnp.concatenate([slopes, PULL * jnp.eye(theta.size, dtype=theta.dtype)])
-            return whole * (1.0 + (z / limit) ** 2) ** -1.5  # d theta / dz
+            slopes = self.jacobian(theta_of(z), samples).reshape(-1, z.size) * rate_of(z) / jnp.sqrt(count)
+            return jnp.concatenate([slopes, PULL * jnp.eye(z.size, dtype=z.dtype)])
 
         residual.defjvp(lambda z, change: (residual(*z), jnp.matmul(jacobian(*z), *change, precision="highest")))
         # it would ignore a `jac_fun`; less damping at first, and what samples hardly tell overshoots
@@ -185,17 +190,17 @@ class Identification:
         z, state, step = jax.lax.while_loop(moves, iterate, (z, initial, jnp.full((), jnp.inf, z.dtype)))
         status = jnp.where(step > STEP, Status.ITERATION_LIMIT, Status.CONVERGED)
         status = jnp.where(samples.weights.any(), status, Status.NO_SAMPLES)
-        rate = (1.0 + (z / limit) ** 2) ** -1.5
-        return self._solution(theta_of(z), initial, state, rate, count, status)
+        return self._solution(theta_of(z), initial, state, rate_of(z), count, status)
 
     def _solution(self, theta, initial, state, rate, count, status) -> Identified:
         """`initial` and `state` are the method's, `rate` is d theta / dz, `count` the numbers predicted."""
         p = theta.size
         before, after = (jnp.linalg.norm(s.residual[:-p]) for s in (initial, state))
         noise = after * jnp.sqrt(count / jnp.maximum(count - p, 1.0))
-        _, singular, directions = jnp.linalg.svd(state.jac[:-p] * jnp.sqrt(count) / rate, full_matrices=False)
+        slopes = state.jac.at[-p:].set(0.0) * jnp.sqrt(count) / rate
+        _, singular, directions = jnp.linalg.svd(slopes, full_matrices=False)
         seen = singular > ROUNDING * jnp.finfo(theta.dtype).eps * singular[0]
-        errors: Array = jnp.where(seen, noise / jnp.where(seen, singular, 1.0), jnp.inf)
+        errors = jnp.asarray(jnp.where(seen, noise / jnp.where(seen, singular, 1.0), jnp.inf))
         parameters = self.adjustable.parameters
         return Identified(
             theta,

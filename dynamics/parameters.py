@@ -77,7 +77,7 @@ def select(model: mujoco.MjModel, patterns: Sequence[str]) -> Parameters:
     known = {name: value for kind in FIELDS for name, value in _values(model, kind).items()}
     names: dict[str, None] = {}  # an ordered set
     for pattern in patterns:
-        matches = [name for name, value in known.items() if fnmatchcase(name, pattern) and value != 0.0]
+        matches = [name for name, value in known.items() if value and (name == pattern or fnmatchcase(name, pattern))]
         if not matches and known.get(pattern) == 0.0:
             raise ValueError(
                 f"parameter {pattern!r} is 0 in the model, and no factor changes that: give it a value there"

@@ -95,7 +95,10 @@ def start_controllers(
         xs, us, K = *_shown(task, settings), held.K
     else:
         at = jax.vmap(task.control_state)(jnp.asarray(starts, jnp.float32))
-        xs, us, K = plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
+        try:
+            xs, us, K = plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
+        except ValueError as error:  # while it is traced: there are no derivatives
+            raise UserError(f"guider.start.controller = 'ilqr': {error}, or take 'pd'") from error
     return LinearGaussian(K, us - jnp.einsum("mtux,mtx->mtu", K, xs[:, :-1]), held.chol)
 
 
