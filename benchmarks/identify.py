@@ -1,8 +1,8 @@
 """How well masses, dampings and gains of a task's model are identified from some episodes.
 
-Episodes are those of a guider's first controllers, which explore. The model that identification starts from is off: each
-parameter is more or less than its true value by `--error` of the nominal one, at random. With `--noise` the states that
-it is given are measured with noise of that standard deviation (rad or m; ten times that per second for velocities).
+Episodes are those of a guider's first controllers, which explore. The model that identification starts from is off:
+each parameter's true value is `--error` of the model's more or less, at random. With `--noise` states are measured with
+noise of that standard deviation (rad or m; ten times that per second for velocities).
 
 Run: python benchmarks/identify.py [arm-reach] [--episodes 10] [--error 0.3] [--noise 0] [--window 1]
 """

@@ -51,13 +51,17 @@ def adjustable(simulator: Simulator, parameters: Parameters) -> Adjustable:
     """A simulator of the same engine with parameters as an argument.
 
     Errors:
-        ValueError where positions are not their own coordinates (nq != nv).
+        ValueError where positions are not their own coordinates (nq != nv), and for a simulator of neither engine.
     """
     require_coordinates(simulator.model)
     if isinstance(simulator, MujocoSimulator):
         return AdjustableMujoco(simulator, parameters)
-    simulator_in_jax: Any = simulator
-    return AdjustableMjx(simulator_in_jax, parameters)
+    if not hasattr(simulator, "adjusted"):  # as MJX's has, whose module takes long to import
+        raise ValueError(
+            "parameters can be adjusted in a simulator that dynamics.engines.make_simulator has made alone"
+        )
+    in_jax: Any = simulator
+    return AdjustableMjx(in_jax, parameters)
 
 
 class AdjustableMjx:

@@ -12,44 +12,34 @@ What can be told is in the sensitivities J of all predictions at the end: a dire
 has the standard error noise / s. Where that is large, or s is no more than rounding, the direction is not identified.
 To scale all masses, armatures, dampings, frictions and gains alike, for example, changes no motion.
 
-Noise in the sampled states themselves, from which predictions begin, biases all of this: actions of a longer window
-(W > 1) then move the state by more, and the noise counts for less.
+Noise in the sampled states themselves, from which predictions begin, biases the fit, and no standard error shows that.
+All predictions of a window begin from the same state: with such noise and W > 1 standard errors are too small.
 
 Source: Madsen, Nielsen, "Introduction to Optimization and Data Fitting", 2010 (the method, as jaxopt has it).
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from controllers.minimisers import LevenbergMarquardt
 from dynamics.adjustable import Adjustable, adjustable
+from dynamics.identified import WIDEST, Identified, Status
 from dynamics.parameters import select
 from dynamics.simulator import Simulator, physics_state
 
 PULL = 3e-5
-WIDEST = 0.3  # standard error of a logarithm from which on a direction counts as not identified
 ROUNDING = 300.0  # machine epsilons, relative to the largest singular value: what is smaller is none
 NEAR_BOUND = 0.9  # of log(bound): a fit does not begin beyond it, where z would move theta no more
 STEP = 1e-4  # of a theta: a fit has converged when the next step is smaller for all of them
 DIVERGED = 100.0  # residual of a prediction that diverged
-
-
-class Status(enum.IntEnum):
-    """How a fit ended."""
-
-    CONVERGED = 0  # a step would change no factor by more than a share of STEP
-    ITERATION_LIMIT = 1
-    NO_SAMPLES = 2  # none that counts
 
 
 @jax.tree_util.register_dataclass
@@ -61,66 +51,6 @@ class Segments:
     actions: Float[Array, "P W nu"]
     following: Float[Array, "P W nx"]
     weights: Float[Array, " P"]  # 0 for one that does not count
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Identified:
-    """What a fit has found; `print` shows it. Residuals are relative to the changes of state."""
-
-    theta: Float[Array, " p"]  # logarithms of the factors
-    directions: Float[Array, "p p"]  # in theta, orthonormal rows, from the one that is known best to the least known
-    errors: Float[Array, " p"]  # standard error along each, taking residuals for independent
-    known: Bool[Array, " p"]  # which directions are identified
-    before: Float[Array, ""]  # root mean square residual where the fit began
-    after: Float[Array, ""]
-    iterations: Int[Array, ""]
-    status: Int[Array, ""]  # a `Status`
-    names: tuple[str, ...] = field(metadata={"static": True})
-    nominal: tuple[float, ...] = field(metadata={"static": True})
-    bound: float = field(metadata={"static": True})
-
-    @property
-    def factors(self) -> Float[Array, " p"]:
-        """What multiplies the nominal values."""
-        return jnp.exp(self.theta)
-
-    @property
-    def identified(self) -> Bool[Array, " p"]:
-        """Which parameters have no more than a trace (0.1) in directions that are not."""
-        return jnp.where(self.known[:, None], 0.0, self.directions**2).sum(0) < 0.01
-
-    @property
-    def standard_errors(self) -> Float[Array, " p"]:
-        """Of each theta, and so relative to a parameter's value; infinite where it is not identified."""
-        variance = jnp.where(self.known, self.errors, 0.0) ** 2 @ self.directions**2
-        return jnp.where(self.identified, jnp.sqrt(variance), jnp.inf)
-
-    @property
-    def at_bound(self) -> Bool[Array, " p"]:
-        """Which factors ended where the bounds let them go no farther: the model is wrong in another way."""
-        return jnp.abs(self.theta) > 0.99 * jnp.log(self.bound)
-
-    def model(self, nominal: mujoco.MjModel) -> mujoco.MjModel:
-        """The nominal model with the identified values."""
-        return select(nominal, self.names).adjusted(nominal, np.asarray(self.theta, float))
-
-    def __str__(self) -> str:
-        columns = (self.names, self.nominal, self.factors, self.standard_errors, self.at_bound)
-        rows = zip(*map(np.asarray, columns), strict=True)
-        width = max(map(len, self.names))
-        lines = [
-            f"{Status(int(self.status)).name.lower().replace('_', ' ')} after {int(self.iterations)} iterations; "
-            f"residual {float(self.before):.2g} before, {float(self.after):.2g} after, of the change of state",
-            f"{'parameter':{width}}  {'nominal':>9}  {'value':>9}  {'factor':>7}  error",
-        ]
-        for name, nominal, factor, error, at_bound in rows:
-            note = f"{100 * error:.2g} %" if np.isfinite(error) else "not identified"
-            note += f", at the bound of {self.bound:g}" if at_bound else ""
-            lines.append(f"{name:{width}}  {nominal:9.4g}  {nominal * factor:9.4g}  {factor:7.3f}  {note}")
-        for direction in np.asarray(self.directions)[~np.asarray(self.known)]:
-            lines.append(f"not identified, so leave one of them out: {_combination(self.names, direction)}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -288,10 +218,3 @@ def _sound(samples: Segments) -> Segments:
     sound = jnp.stack([jnp.isfinite(a).reshape(len(a), -1).all(1) for a in parts]).all(0)
     states, actions, following = (jnp.where(sound.reshape(-1, *[1] * (a.ndim - 1)), a, 0.0) for a in parts)
     return Segments(states, actions, following, samples.weights * sound)
-
-
-def _combination(names: Sequence[str], direction: np.ndarray) -> str:
-    """What changes together along a direction, the largest first."""
-    order = [i for i in np.argsort(-np.abs(direction)) if abs(direction[i]) > 0.1]
-    sign = np.sign(direction[order[0]])
-    return " ".join(f"{sign * direction[i]:+.2f} {names[i]}" for i in order)

@@ -13,7 +13,8 @@ import pytest
 from dynamics import identify as module
 from dynamics.adjustable import adjustable
 from dynamics.engines import make_simulator
-from dynamics.identify import Identification, Status, identify, segments
+from dynamics.identified import Status
+from dynamics.identify import Identification, identify, segments
 from dynamics.parameters import select
 
 XML = """

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from controllers.types import LinearGaussian
 from dynamics.actuation import Hold, hold
 from gps.errors import UserError
-from gps.guiders.model_based.plan import plan
+from gps.guiders.model_based.plan import Plans, plan
 from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks.control_task import ControlTask, known_simulator
 
@@ -94,11 +94,7 @@ def start_controllers(
     if kind == "demonstration":
         xs, us, K = *_shown(task, settings), held.K
     else:
-        at = jax.vmap(task.control_state)(jnp.asarray(starts, jnp.float32))
-        try:
-            xs, us, K = plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
-        except ValueError as error:  # while it is traced: there are no derivatives
-            raise UserError(f"guider.start.controller = 'ilqr': {error}, or take 'pd'") from error
+        xs, us, K = _planned(task, starts, held, settings, key)
     return LinearGaussian(K, us - jnp.einsum("mtux,mtx->mtu", K, xs[:, :-1]), held.chol)
 
 
@@ -142,6 +138,17 @@ def _held(
     std = np.clip(settings.spread / reach, std_floor, 0.5)
     rows = (K, about.action - K @ x, np.diag(std))
     return LinearGaussian(*(jnp.asarray(np.broadcast_to(a, (T, *a.shape)), float) for a in rows))
+
+
+def _planned(
+    task: ControlTask, starts: np.ndarray, held: LinearGaussian, settings: StartSettings, key: PRNGKeyArray
+) -> Plans:
+    """Plans of iLQR, or a UserError where there are no derivatives to plan with: before anything is compiled."""
+    at = jax.vmap(task.control_state)(jnp.asarray(starts, jnp.float32))
+    try:
+        return plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
+    except ValueError as error:
+        raise UserError(f"guider.start.controller = 'ilqr': {error}, or take 'pd'") from error
 
 
 def _shown(task: ControlTask, settings: StartSettings) -> tuple[Array, Array]:
