@@ -68,7 +68,7 @@ def print_rows(name: str, samples: int, iterations: int, rows: list[tuple[str, f
     truths = {i: true_derivatives(guider.task, batches[i]) for i in (0, iterations - 1)}
     for prior_name, strength in rows:
         settings = dataclasses.replace(guider.settings.local_model, prior=prior_name, prior_strength=strength)
-        prior = priors.make(prior_name, guider.task, settings.regularization)
+        prior = priors.make(guider.task, settings)
         fit = jax.jit(lambda batch, state, p=prior, s=settings: local_model.fit(guider.task, batch, s, p, state))
         state, cells, seconds = prior.init(), [], 0.0
         for i, batch in enumerate(batches):

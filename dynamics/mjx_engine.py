@@ -54,6 +54,16 @@ class MjxSimulator:
         values: Array = mjx.forward(self._mjx, self._load(state, jnp.zeros(self.model.nu))).sensordata
         return jnp.where(finite(state), values, jnp.nan)
 
+    def adjusted(self, fields: dict[str, Array]) -> MjxSimulator:
+        """The simulator of a model with other values in some of its fields, through which derivatives pass.
+
+        `model` and the constants that MuJoCo derives from the fields, such as invweight0, stay: with changed masses
+        constraints are a little softer or harder than those of a model that was compiled with them.
+        """
+        other = copy.copy(self)
+        other._mjx = self._mjx.replace(**fields)
+        return other
+
     def _load(self, state, control):
         nq, nv, nmocap = self.model.nq, self.model.nv, self.model.nmocap
         n = joints_size(self.model)

@@ -9,6 +9,7 @@ import copy
 import logging
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -74,43 +75,30 @@ class MujocoSimulator:
     def sensors(self, state: Float[Array, " nstate"]) -> Float[Array, " nsensor"]:
         """See `Simulator.sensors`."""
         row = jnp.concatenate([state, jnp.zeros(self.model.nu, state.dtype)])
-        return self._call(self._sense, row, (self.model.nsensordata,))
+        return call_on_host(self._sense, row, (self.model.nsensordata,))
 
-    def _advance_row(self, row: Float[Array, " nstate+nu"]) -> Float[Array, " nstate"]:
-        return self._call(self._advance, row, (self._nstate,))
-
-    def _differentiate_row(self, primals, tangents):
+    def require_derivatives(self) -> None:
+        """Raise ValueError where `step` has none."""
         require_coordinates(self.model)
         if self.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
             raise ValueError("mjd_transitionFD cannot differentiate the integrator RK4: use Euler or implicitfast")
+
+    def _advance_row(self, row: Float[Array, " nstate+nu"]) -> Float[Array, " nstate"]:
+        return call_on_host(self.advance_rows, row, (self._nstate,))
+
+    def _differentiate_row(self, primals, tangents):
+        self.require_derivatives()
         (row,), (change,) = primals, tangents
         return self._step(row), jnp.matmul(self._jacobian(row), change, precision="highest")
 
     def _jacobian_row(self, row: Float[Array, " nstate+nu"]) -> Float[Array, "nstate nstate+nu"]:
-        return self._call(self._differentiate, row, (self._nstate, row.size))
-
-    def _call(self, callback, row: Array, shape: tuple[int, ...]) -> Array:
-        """`callback` of all rows that `vmap` makes of this one, as an array of this shape a row.
-
-        What goes to the host and back are the bits of the numbers: JAX may call back on a thread that is not
-        inside the caller's `jax.enable_x64`, and would make single precision of doubles there.
-        """
-        dtype, bits = row.dtype, jax.lax.bitcast_convert_type(row, jnp.uint32)
-        bits_shape = shape + bits.shape[1:]
-
-        def on_host(given):
-            batch = given.shape[: given.ndim - bits.ndim]
-            rows = np.asarray(given).view(dtype).reshape(-1, row.size)
-            return callback(rows).astype(dtype).view(np.uint32).reshape(batch + bits_shape)
-
-        returned = jax.ShapeDtypeStruct(bits_shape, jnp.uint32)
-        answer = jax.pure_callback(on_host, returned, bits, vmap_method="expand_dims")
-        return jax.lax.bitcast_convert_type(answer, dtype)
+        return call_on_host(self.differentiate_rows, row, (self._nstate, row.size))
 
     # Inside a callback numpy alone: a jax operation here could wait for the very program that called us.
     # A row is (state, action).
 
-    def _advance(self, rows) -> np.ndarray:
+    def advance_rows(self, rows: Float[np.ndarray, "P nstate+nu"]) -> Float[np.ndarray, "P nstate"]:
+        """`step` on the host, in double precision."""
         doubles, sound = self._sound(rows)
         ended, _ = self._simulate(doubles, self.substeps)
         after = ended[:, -1]
@@ -127,7 +115,8 @@ class MujocoSimulator:
         values[~sound] = np.nan
         return values
 
-    def _differentiate(self, rows) -> np.ndarray:
+    def differentiate_rows(self, rows: Float[np.ndarray, "P nstate+nu"]) -> Float[np.ndarray, "P nstate nstate+nu"]:
+        """The Jacobians of `step` on the host, in double precision."""
         actions = rows[:, self._nstate :]
         # decided in the caller's precision: a limit of 0.1 rounded to single precision is not beyond 0.1
         beyond = (actions < self._low.astype(rows.dtype)) | (actions > self._high.astype(rows.dtype))
@@ -198,6 +187,25 @@ class MujocoSimulator:
                 skip_checks=True,  # of these arrays; they take longer than a step of one small model
             )
         return ended, sensors
+
+
+def call_on_host(callback: Callable, row: Array, shape: tuple[int, ...]) -> Array:
+    """`callback` of all rows that `vmap` makes of this one, as an array of this shape a row.
+
+    What goes to the host and back are the bits of the numbers: JAX may call back on a thread that is not
+    inside the caller's `jax.enable_x64`, and would make single precision of doubles there.
+    """
+    dtype, bits = row.dtype, jax.lax.bitcast_convert_type(row, jnp.uint32)
+    bits_shape = shape + bits.shape[1:]
+
+    def on_host(given):
+        batch = given.shape[: given.ndim - bits.ndim]
+        rows = np.asarray(given).view(dtype).reshape(-1, row.size)
+        return callback(rows).astype(dtype).view(np.uint32).reshape(batch + bits_shape)
+
+    returned = jax.ShapeDtypeStruct(bits_shape, jnp.uint32)
+    answer = jax.pure_callback(on_host, returned, bits, vmap_method="expand_dims")
+    return jax.lax.bitcast_convert_type(answer, dtype)
 
 
 def within_limits(states: np.ndarray) -> np.ndarray:

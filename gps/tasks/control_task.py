@@ -24,6 +24,7 @@ class ControlTask(Environment, Protocol):
         solved(xs, us, context) -> bool             whether an episode did what was to be done: success rates
         skeleton(x) -> (P 3)                        the mechanism as a line in the world, in m: paths and an animation
         target(context) -> (3)                      what is to be reached, in m: drawn with them
+        known                                       a Simulator: the model that guiders are given, see `known_simulator`
 
     `cost` and `final_cost` may be a `controllers.expand.LeastSquares`: local models then expand them by Gauss and
     Newton, which is never indefinite.
@@ -81,6 +82,11 @@ def require_control(task: Environment, guider: str) -> None:
             f"guider {guider!r} optimises trajectories and needs a ControlTask (a simulator, a differentiable cost, "
             f"conditions), which {task.name} is not: take a model-free guider, such as 'gpo-clip'"
         )
+
+
+def known_simulator(task: ControlTask) -> Simulator:
+    """The model that guiders may know: `known` where the task has one, which may be off, and else its simulator."""
+    return getattr(task, "known", task.simulator)
 
 
 def condition_mocap(task: ControlTask, context: Float[Array, " nc"]) -> Float[Array, " 7*nmocap"]:

@@ -34,7 +34,8 @@ from controllers.expand import LeastSquares
 from dynamics.action_range import with_unit_actions
 from dynamics.engines import make_simulator, resolve_engine
 from dynamics.kinematics import BALL, FREE, Kinematics, configuration, coordinates
-from dynamics.simulator import joints_size, mocap_poses, physics_state
+from dynamics.parameters import misjudged
+from dynamics.simulator import Simulator, joints_size, mocap_poses, physics_state
 from gps.tasks.task import ActionSpace, Score, State
 
 
@@ -66,6 +67,7 @@ class MujocoTask(ABC):
     score: Score
     history = 1  # frames that the learner sees at once
     start_noise = 0.0  # rad or m, and the same per second: standard deviation of the start around `start`
+    model_error = 0.0  # share by which each mass, damping and gain is off from the model that guiders are given
     noise_size = 0  # standard normal numbers that `observe` takes in each step
 
     def __init__(self, model: mujoco.MjModel, engine: str, name: str, contexts: tuple, horizon: int, substeps: int):
@@ -88,6 +90,14 @@ class MujocoTask(ABC):
         """See `ControlTask.measure`."""
 
     # What a task may replace.
+
+    @cached_property
+    def known(self) -> Simulator:
+        """See `gps.tasks.control_task.known_simulator`: the simulator, or with a `model_error` one that is off."""
+        if self.model_error == 0.0:
+            return self.simulator
+        model = misjudged(self.simulator.model, self.model_error)
+        return make_simulator(model, self.simulator.substeps, "mujoco" if self.calls_host else "mjx")
 
     @cached_property
     def cost(self) -> Callable[..., Array]:

@@ -152,7 +152,7 @@ def test_the_engine_in_c_differentiates_inside_loops_and_branches(doubles, exact
 @pytest.fixture
 def calls(doubles, monkeypatch):
     """How many states each callback of the engine in C was given, call by call."""
-    simulator, counts = doubles["mujoco"], {"_advance": [], "_differentiate": []}
+    simulator, counts = doubles["mujoco"], {"advance_rows": [], "differentiate_rows": []}
 
     def counted(name, callback):
         def call(rows):
@@ -171,7 +171,7 @@ def test_one_call_differentiates_a_whole_trajectory(calls):
     simulator, counts = calls
     xs, us = jnp.zeros((T, 4)), jnp.zeros((T, 2))
     jax.block_until_ready(jax.jit(lambda xs, us: jacobians(simulator, xs, us))(xs, us))
-    assert counts == {"_advance": [], "_differentiate": [T]}
+    assert counts == {"advance_rows": [], "differentiate_rows": [T]}
 
 
 def test_a_gradient_differentiates_each_step_once(calls):
@@ -179,7 +179,7 @@ def test_a_gradient_differentiates_each_step_once(calls):
     dynamics = known_dynamics(simulator)
     gradient = jax.jit(jax.grad(lambda us: last_state(dynamics, jnp.zeros(4), us).sum()))
     jax.block_until_ready(gradient(jnp.zeros((T, 2))))
-    assert counts == {"_advance": [1] * T, "_differentiate": [1] * T}
+    assert counts == {"advance_rows": [1] * T, "differentiate_rows": [1] * T}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -18,7 +18,8 @@ from controllers.marginals import expected_cost, propagate
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 from dynamics.prior import transitions
 from dynamics.regression import fit_dynamics
-from gps.guiders.model_based.priors import Deviations, DynamicsPrior
+from gps.guiders.model_based.deviations import Deviations
+from gps.guiders.model_based.priors import DynamicsPrior
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import LocalModelSettings
 from gps.tasks.control_task import ControlTask

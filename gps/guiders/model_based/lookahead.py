@@ -1,4 +1,4 @@
-"""A teacher that looks ahead: iLQR on the simulator in receding horizon, from wherever an episode has come to.
+"""A teacher that looks ahead: iLQR on the known model in receding horizon, from wherever an episode has come to.
 
 Every few steps it plans again from the state that it is in, starting with what is left of its last plan; in between it
 follows the plan's feedback. What lies beyond the last plan comes from a nominal controller of the whole episode.

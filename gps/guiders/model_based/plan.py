@@ -1,4 +1,4 @@
-"""Plans that start controllers follow: iLQR on the simulator itself, and feedback around what it finds.
+"""Plans that start controllers follow: iLQR on the model that is known, and feedback around what it finds.
 
 A swing-up has many local optima. Where each start plans for itself, neighbours end in different ones, half of them
 turning left, and no learner can imitate both. So one start, in the middle of all, is planned first, from what holds its
@@ -25,7 +25,7 @@ from controllers.expand import quadratize
 from controllers.types import LinearDynamics, LinearGaussian
 from dynamics.known_model import jacobians, known_dynamics
 from dynamics.rollout import exploration_noise
-from gps.tasks.control_task import ControlTask, condition_mocap
+from gps.tasks.control_task import ControlTask, condition_mocap, known_simulator
 
 RANDOM_STD = 0.5  # of random actions
 SMOOTHING = 1 / 16  # of the horizon: the width of the filter over random actions
@@ -59,7 +59,7 @@ class Planner:
     def feedback(self, xs: Array, us: Array, context: Array) -> Float[Array, "T nu nx"]:
         """Gains of the LQR along a plan, for the task's cost; not finite where there is none."""
         slopes = jnp.concatenate(
-            jacobians(self.task.simulator, xs[:-1], us, condition_mocap(self.task, context)), axis=-1
+            jacobians(known_simulator(self.task), xs[:-1], us, condition_mocap(self.task, context)), axis=-1
         )
         steep = jnp.quantile(jnp.abs(slopes).max((1, 2)), SMOOTH)
         A, B = jnp.split(jnp.clip(slopes, -steep, steep), [xs.shape[1]], axis=-1)
@@ -76,8 +76,8 @@ class Planner:
 
 
 def simulated(task: ControlTask, x: Array, u: Array, t: Array, context: Array) -> Float[Array, " nx"]:
-    """The next state of a task whose state is that of the model's joints."""
-    return known_dynamics(task.simulator, condition_mocap(task, context))(x, u, t)
+    """The next state by the known model of a task whose state is that of its joints."""
+    return known_dynamics(known_simulator(task), condition_mocap(task, context))(x, u, t)
 
 
 def follow(task: ControlTask, x: Array, context: Array, leader: LinearGaussian, limit: float) -> Float[Array, "T nu"]:

@@ -35,8 +35,9 @@ from gps.columns import Column, short, span
 from gps.errors import UserError
 from gps.guiders.guider import Metrics
 from gps.guiders.learner import NetworkSettings
-from gps.guiders.model_based import priors, samples
+from gps.guiders.model_based import samples
 from gps.guiders.model_based.lookahead import Lookahead
+from gps.guiders.model_based.model_priors import require_model
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import TaughtLearnerSettings
 from gps.guiders.model_based.start import StartSettings, start_controllers
@@ -137,9 +138,9 @@ class Plato:
     def __init__(self, task: ControlTask, settings: PlatoSettings):
         require_control(task, self.name)
         try:
-            priors.require_known(task)
+            require_model(task)
         except ValueError as error:
-            raise UserError(f"guider 'plato' plans on the simulator itself: {error}; take 'badmm'") from error
+            raise UserError(f"guider 'plato' plans on the task's model: {error}, and the guider 'badmm'") from error
         s = settings.lookahead
         horizon = s.horizon or task.horizon
         if horizon > task.horizon:

@@ -1,12 +1,13 @@
 """Priors of the local dynamics, by name: what is known of a time step's dynamics before its own samples are heard.
 
-| name      | what it takes dynamics to be                                     | carries over between iterations       |
-|-----------|------------------------------------------------------------------|---------------------------------------|
-| `pooled`  | the same everywhere                                              | nothing                               |
-| `window`  | much the same at neighbouring time steps                         | nothing                               |
-| `mixture` | those of the cluster that a step's samples fall into             | transitions, a Gaussian mixture       |
-| `neural`  | those of a network of the change of state, linearised there      | transitions, the network              |
-| `known`   | those of the simulator, differentiated there                     | nothing                               |
+| name         | what it takes dynamics to be                                      | carries over between iterations   |
+|--------------|-------------------------------------------------------------------|-----------------------------------|
+| `pooled`     | the same everywhere                                               | nothing                           |
+| `window`     | much the same at neighbouring time steps                          | nothing                           |
+| `mixture`    | those of the cluster that a step's samples fall into              | transitions, a Gaussian mixture   |
+| `neural`     | those of a network of the change of state, linearised there       | transitions, the network          |
+| `identified` | those of the known model with parameters that fit the samples     | transitions, the parameters       |
+| `known`      | those of the known model, differentiated there                    | nothing                           |
 
 A prior of one's own is one more class that has the methods of `DynamicsPrior`, and one more line in `PRIORS`.
 """
@@ -18,37 +19,17 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from dynamics import buffer, known_model, mixture, neural_prior, prior
+from dynamics import buffer, mixture, neural_prior, prior
 from dynamics.buffer import Buffer
 from dynamics.prior import Prior, transitions
-from dynamics.simulator import joints_size
 from gps.errors import UserError
+from gps.guiders.model_based.deviations import Deviations
+from gps.guiders.model_based.model_priors import IdentifiedModel, Known
 from gps.guiders.model_based.samples import Samples
-from gps.tasks.control_task import ControlTask, condition_mocap
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Deviations:
-    """The samples of all conditions in deviations from each one's mean trajectory (xs, us)."""
-
-    xs: Float[Array, "M T+1 nx"]
-    us: Float[Array, "M T nu"]
-    w: Float[Array, "M N T nw"]  # (x, u, x' - x)
-    weights: Float[Array, "M N"]
-
-    def pool(self) -> Float[Array, "nw nw"]:
-        """Covariance over everything."""
-        flat = self.w.reshape(-1, self.w.shape[-1])
-        return prior.moments(flat, jnp.repeat(self.weights.reshape(-1), self.w.shape[2]))[1]
-
-    def windows(self) -> Float[Array, "M T nw nw"]:
-        """Covariance around each time step, which itself does not count."""
-        pool = self.pool()
-        return jax.vmap(lambda w, weights: prior.window_scatter(w, weights, pool, _WIDTH))(self.w, self.weights)
+from gps.guiders.model_based.settings import LocalModelSettings
+from gps.tasks.control_task import ControlTask
 
 
 class DynamicsPrior(Protocol):
@@ -74,7 +55,7 @@ class Pooled:
     """See the top of this file."""
 
     task: ControlTask
-    regularization: float
+    settings: LocalModelSettings
     certain = False
 
     def init(self) -> Any:
@@ -84,7 +65,7 @@ class Pooled:
         return state
 
     def around(self, state: Any, samples: Samples, deviations: Deviations) -> Prior:
-        return prior.conditioned(deviations.pool(), self.task.nx, self.regularization)
+        return prior.conditioned(deviations.pool(), self.task.nx, self.settings.regularization)
 
 
 @dataclass(frozen=True)
@@ -92,7 +73,7 @@ class Window:
     """See the top of this file."""
 
     task: ControlTask
-    regularization: float
+    settings: LocalModelSettings
     certain = False
 
     def init(self) -> Any:
@@ -102,7 +83,7 @@ class Window:
         return state
 
     def around(self, state: Any, samples: Samples, deviations: Deviations) -> Prior:
-        return _conditioned(deviations.windows(), self.task.nx, self.regularization)
+        return _conditioned(deviations.windows(), self.task.nx, self.settings.regularization)
 
 
 @dataclass(frozen=True)
@@ -110,7 +91,7 @@ class ClusterMixture:
     """See the top of this file."""
 
     task: ControlTask
-    regularization: float
+    settings: LocalModelSettings
     points: int = 4000  # transitions that it is fitted to
     clusters: int = 20  # at most
     certain = False
@@ -131,7 +112,7 @@ class ClusterMixture:
         shares, _ = mixture.responsibilities(mixture.whitening(fitted), w.reshape(-1, w.shape[-1]))
         shares = jnp.einsum("mn,mntk->mtk", samples.share, shares.reshape(*w.shape[:-1], -1))
         scatter = jax.vmap(jax.vmap(lambda share: mixture.moments(fitted, share)[1]))(shares)
-        return _conditioned(scatter, self.task.nx, self.regularization)
+        return _conditioned(scatter, self.task.nx, self.settings.regularization)
 
 
 @dataclass(frozen=True)
@@ -139,7 +120,7 @@ class Network:
     """See the top of this file."""
 
     task: ControlTask
-    regularization: float
+    settings: LocalModelSettings
     points: int = 20_000  # transitions that it is trained on, the last ones
     certain = False
 
@@ -154,80 +135,29 @@ class Network:
 
     def around(self, state: Any, samples: Samples, deviations: Deviations) -> Prior:
         at = jnp.concatenate([deviations.xs[:, :-1], deviations.us], axis=-1)
-        return _believed(jax.vmap(jax.vmap(state[1].network.slope))(at), deviations)
+        return deviations.believed(jax.vmap(jax.vmap(state[1].network.slope))(at))
 
 
-@dataclass(frozen=True)
-class Known:
-    """See the top of this file.
+PRIORS = {
+    "pooled": Pooled,
+    "window": Window,
+    "mixture": ClusterMixture,
+    "neural": Network,
+    "identified": IdentifiedModel,
+    "known": Known,
+}
+
+
+def make(task: ControlTask, settings: LocalModelSettings) -> DynamicsPrior:
+    """The prior that the settings name, for a task.
 
     Errors:
-        ValueError for a task whose controllers' state is not the physics state without time.
+        UserError for a prior that takes the task's model, where it can not.
     """
-
-    task: ControlTask
-    regularization: float
-    certain = True
-
-    def __post_init__(self):
-        require_known(self.task)
-
-    def init(self) -> Any:
-        return ()
-
-    def update(self, state: Any, samples: Samples) -> Any:
-        return state
-
-    def around(self, state: Any, samples: Samples, deviations: Deviations) -> Prior:
-        def along(xs, us, context):
-            A, B = known_model.jacobians(self.task.simulator, xs[:-1], us, condition_mocap(self.task, context))
-            return jnp.concatenate([A - jnp.eye(self.task.nx), B], axis=-1)
-
-        slope = jax.vmap(along)(deviations.xs, deviations.us, self.task.train_contexts)
-        # where the simulator itself diverges, the model is one that nobody trusts
-        return _believed(jnp.where(jnp.isfinite(slope), slope, 0.0), deviations)
-
-
-def require_known(task: ControlTask) -> None:
-    """Raise ValueError where the simulator's derivatives are not those of the controllers' state."""
-    model = task.simulator.model
-    x = jnp.arange(1.0, joints_size(model))
-    mocap = condition_mocap(task, task.train_contexts[0])
-    u = jnp.zeros((1, model.nu))
-    jax.eval_shape(lambda x: known_model.jacobians(task.simulator, x, u, mocap), x[None])  # or ValueError
-    state = jnp.concatenate([jnp.zeros(1), x, mocap])
-    if not np.array_equal(task.control_state(state), x):
-        raise ValueError(
-            "controllers must have the physics state (qpos, qvel, act) as theirs, and task "
-            f"{task.name} has another `control_state`"
-        )
-
-
-PRIORS = {"pooled": Pooled, "window": Window, "mixture": ClusterMixture, "neural": Network, "known": Known}
-
-
-def make(name: str, task: ControlTask, regularization: float) -> DynamicsPrior:
-    """The prior of a name in `PRIORS`, for a task."""
     try:
-        return PRIORS[name](task, regularization)
+        return PRIORS[settings.prior](task, settings)
     except ValueError as error:
-        hint = ": take 'window', 'mixture' or 'neural'"
-        raise UserError(f"guider.local_model.prior = {name!r}: {error}{hint}") from error
-
-
-def _believed(slope: Float[Array, "M T nx nz"], deviations: Deviations) -> Prior:
-    """A prior with this slope; what it has seen, and its error, are those of the samples around each time step."""
-    nx = slope.shape[-2]
-    scatter = deviations.windows()
-    nz = scatter.shape[-1] - nx
-
-    def one(slope, scatter):
-        unexplained = jnp.concatenate([-slope, jnp.eye(nx, dtype=slope.dtype)], axis=1)
-        noise = unexplained @ scatter @ unexplained.T
-        noise = prior.least_noise(0.5 * (noise + noise.T), jnp.diagonal(scatter)[nz:])
-        return Prior(slope, scatter[:nz, :nz], noise)
-
-    return jax.vmap(jax.vmap(one))(slope, scatter)
+        raise UserError(f"guider.local_model.prior = {settings.prior!r}: {error}") from error
 
 
 def _conditioned(scatter: Float[Array, "M T nw nw"], nx: int, regularization: float) -> Prior:
@@ -242,6 +172,3 @@ def _added(kept: Buffer, samples: Samples, most: int) -> Buffer:
 
 def _size(task: ControlTask) -> int:
     return 2 * task.nx + task.nu
-
-
-_WIDTH = 2.0  # time steps, standard deviation of the weights of neighbours

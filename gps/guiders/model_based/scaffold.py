@@ -25,18 +25,18 @@ from controllers import trust_region
 from controllers.kl import kl_per_step
 from controllers.types import LinearGaussian
 from gps.columns import Column, short, span
-from gps.errors import UserError
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based import local_model, priors, samples
 from gps.guiders.model_based.evidence import Evidence, reproduces, weigh
 from gps.guiders.model_based.local_model import LocalModel
 from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.samples import Samples
+from gps.guiders.model_based.settings import check_samples
 from gps.guiders.model_based.start import start_controllers
 from gps.guiders.model_based.state import ModelBasedState, Prepared
 from gps.guiders.model_based.step_size import Promise, next_steps
 from gps.guiders.model_based.teaching import Teaching
-from gps.guiders.model_based.trajectory_step import within_limits
+from gps.guiders.model_based.trajectory_step import for_each, within_limits
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask, require_control
 from policies.network import NetworkPolicy
@@ -69,13 +69,8 @@ class ModelBased:
             Column("learner_error", "learner", short),
         )
         self.teaching = Teaching(task, method.settings.learner)
-        models = self.settings.local_model
-        self.prior = priors.make(models.prior, task, models.regularization)
-        if self.settings.sampling.samples < 2 and not self.prior.certain:
-            raise UserError(
-                f"guider.sampling.samples = {self.settings.sampling.samples}: dynamics are fitted to the differences "
-                "between samples; take at least 2, or guider.local_model.prior = 'known'"
-            )
+        self.prior = priors.make(task, self.settings.local_model)
+        check_samples(self.settings.sampling, self.settings.local_model)
         self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> ModelBasedState:
@@ -190,7 +185,7 @@ class ModelBased:
         """Improve the controllers whose models are trusted; where the method finds none, the old one stays."""
         T, trusted = self.task.horizon, prepared.evidence.trusted
         conditions = self._conditions(state, prepared, learner)
-        found = _for_each(self.method.improve)(conditions, state.duals)
+        found = for_each(self.method.improve)(conditions, state.duals)
         usable = found.solved & trusted
         limited = jax.vmap(within_limits)(prepared.models, found.controller)
         floored = trust_region.with_std_floor(limited, self.settings.sampling.std_floor)
@@ -304,10 +299,3 @@ class ModelBased:
         else:
             turn = (i > 0) & (sampling.by == "learner")
         return turn & (state.untrusted == 0)
-
-
-def _for_each(improve):
-    """Of each condition: all at once, but on a CPU one after the other, where in lockstep the longest search counts."""
-    if jax.default_backend() != "cpu":
-        return jax.vmap(improve)
-    return lambda *conditions: jax.lax.map(lambda each: improve(*each), conditions)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from controllers.expand import HESSIANS
+from gps.errors import UserError
 from gps.guiders.learner import NetworkSettings
 from gps.settings import check_at_least, check_one_of, check_positive
 from policies import regression
 
 COLLECTORS = ("controllers", "learner", "both")
-PRIORS = ("pooled", "window", "mixture", "neural", "known")
+PRIORS = ("pooled", "window", "mixture", "neural", "identified", "known")
+OF_MODEL = ("identified", "known")  # those that take dynamics from a model, and need no second sample
 LINEARIZATIONS = ("auto", "differentiation", "regression")
 
 
@@ -57,6 +59,9 @@ class LocalModelSettings:
     """How dynamics are fitted and costs expanded around the samples of a condition."""
 
     prior: str = "mixture"  # of the dynamics: one of `gps.guiders.model_based.priors`
+    # With "identified": parameters of the task's known model, such as "body_mass:forearm" or "dof_damping:*"; see
+    # dynamics.parameters. None stands for all masses, dampings and gains.
+    identify: tuple[str, ...] = ()
     prior_strength: float = 0.0  # samples that the prior stands for; 0 is by evidence, at each time step
     regularization: float = 1e-5  # of the regression, relative to the prior's variances
     hessian: str = "flip"  # treatment of an indefinite Hessian of the cost; see controllers.expand
@@ -67,6 +72,8 @@ class LocalModelSettings:
     def __post_init__(self):
         check_one_of(self, "hessian", HESSIANS)
         check_one_of(self, "prior", PRIORS)
+        if self.identify and self.prior != "identified":
+            raise ValueError(f"identify goes with prior = 'identified' and with no other, which is {self.prior!r}")
         check_positive(self, "tolerance")
         check_at_least(self, 0, "prior_strength", "regularization")
 
@@ -87,3 +94,12 @@ class TaughtLearnerSettings:
         check_one_of(self, "linearization", LINEARIZATIONS)
         check_at_least(self, 0, "sobolev")
         check_positive(self, "sobolev_spread")
+
+
+def check_samples(sampling: SamplingSettings, models: LocalModelSettings) -> None:
+    """Raise UserError where dynamics are to be fitted to a single sample."""
+    if sampling.samples < 2 and models.prior not in OF_MODEL:
+        raise UserError(
+            f"guider.sampling.samples = {sampling.samples}: dynamics are fitted to the differences between samples; "
+            "take at least 2, or guider.local_model.prior = 'known'"
+        )

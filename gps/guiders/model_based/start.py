@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from controllers.types import LinearGaussian
 from dynamics.actuation import Hold, hold
 from gps.errors import UserError
-from gps.guiders.model_based.plan import plan
+from gps.guiders.model_based.plan import Plans, plan
 from gps.settings import check_at_least, check_one_of, check_positive
-from gps.tasks.control_task import ControlTask
+from gps.tasks.control_task import ControlTask, known_simulator
 
 KINDS = ("auto", "zero", "pd", "ilqr", "demonstration")
 
@@ -25,7 +25,7 @@ class StartSettings:
     """The first controllers.
 
     "zero": no action, with noise of `std`. "pd": each holds its start pose against gravity, joints return to it as
-    critically damped oscillators. "ilqr": each follows a plan that iLQR finds on the simulator itself (see `plan`).
+    critically damped oscillators. "ilqr": each follows a plan that iLQR finds on the task's known model (see `plan`).
     "demonstration": each follows the same recorded trajectory. "auto": "pd" where the start poses do not rest by
     themselves and the task's state begins with the positions and velocities of a model's joints, else "zero".
     """
@@ -77,7 +77,7 @@ def start_controllers(
         return _still(task, settings)
     if why_not:
         raise UserError(f"guider.start.controller = {kind!r} {why_not}: take 'zero'")
-    model = task.simulator.model
+    model = known_simulator(task).model
     holds = [hold(model, state[1 : 1 + model.nq], settings.frequency, task.dt) for state in starts]
     if kind == "auto" and all(np.abs(about.action).max() < 1e-3 for about in holds):
         return _still(task, settings)  # there is no gravity, or it is in balance
@@ -94,8 +94,7 @@ def start_controllers(
     if kind == "demonstration":
         xs, us, K = *_shown(task, settings), held.K
     else:
-        at = jax.vmap(task.control_state)(jnp.asarray(starts, jnp.float32))
-        xs, us, K = plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
+        xs, us, K = _planned(task, starts, held, settings, key)
     return LinearGaussian(K, us - jnp.einsum("mtux,mtx->mtu", K, xs[:, :-1]), held.chol)
 
 
@@ -139,6 +138,17 @@ def _held(
     std = np.clip(settings.spread / reach, std_floor, 0.5)
     rows = (K, about.action - K @ x, np.diag(std))
     return LinearGaussian(*(jnp.asarray(np.broadcast_to(a, (T, *a.shape)), float) for a in rows))
+
+
+def _planned(
+    task: ControlTask, starts: np.ndarray, held: LinearGaussian, settings: StartSettings, key: PRNGKeyArray
+) -> Plans:
+    """Plans of iLQR, or a UserError where there are no derivatives to plan with: before anything is compiled."""
+    at = jax.vmap(task.control_state)(jnp.asarray(starts, jnp.float32))
+    try:
+        return plan(task, at, held, key, settings.restarts, settings.limit, settings.iterations)
+    except ValueError as error:
+        raise UserError(f"guider.start.controller = 'ilqr': {error}, or take 'pd'") from error
 
 
 def _shown(task: ControlTask, settings: StartSettings) -> tuple[Array, Array]:

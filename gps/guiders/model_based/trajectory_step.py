@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -84,3 +85,10 @@ def within_limits(model: LocalModel, controller: LinearGaussian) -> LinearGaussi
     inputs = (d.A, d.B, d.c, controller.K, controller.k, xs[:-1], model.us)
     _, k = jax.lax.scan(step, model.initial.mean, inputs)
     return dataclasses.replace(controller, k=k)
+
+
+def for_each(improve: Callable[..., TrajectoryStep]) -> Callable[..., TrajectoryStep]:
+    """Of all conditions: side by side, but on a CPU one after the other, as in lockstep the longest counts."""
+    if jax.default_backend() != "cpu":
+        return jax.vmap(improve)
+    return lambda *conditions: jax.lax.map(lambda each: improve(*each), conditions)

@@ -31,6 +31,9 @@ class ArmReachSettings:
     horizon: int = 50  # actions of 0.05 s
     inside: int = 8  # training targets besides the 8 corners of the box
     test_targets: int = 40
+    # Share by which each mass, damping and gain of the arm is more or less than in the model that guiders are given.
+    # The arm stays as it is. Start controllers and the priors "known" and "identified" take that model.
+    model_error: float = 0.0
     distance_weight: float = 20.0  # of 1/2 distance^2, per m^2
     log_weight: float = 0.2  # of 1/2 log(1 + distance^2 / precision^2)
     precision: float = 0.01  # m
@@ -41,6 +44,8 @@ class ArmReachSettings:
         check_at_least(self, 2, "horizon")
         check_at_least(self, 1, "test_targets")
         check_positive(self, "precision")
+        if not 0.0 <= self.model_error < 1.0:
+            raise ValueError(f"model_error is a share, at least 0 and below 1, not {self.model_error}")
         check_at_least(self, 0, "inside", "distance_weight", "log_weight", "velocity_weight", "action_weight")
 
 
@@ -51,6 +56,7 @@ class ArmReach(Arm):
 
     def __init__(self, settings: ArmReachSettings, engine: str = "auto", name: str = "arm-reach"):
         self.settings = s = settings
+        self.model_error = s.model_error
         corners = np.stack(np.meshgrid(*BOX.T, indexing="ij"), -1).reshape(-1, 3)
         low, high = BOX
         # the i-th of a row of points that fill a cube evenly (Kronecker's, with powers of the plastic number)

@@ -126,7 +126,8 @@ def test_a_cost_of_least_squares_passes_and_is_expanded_by_gauss_and_newton():
     shapes = jax.eval_shape(lambda: none_yet(task, N))
     rng = np.random.default_rng(0)
     samples = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
-    settings, prior = LocalModelSettings(hessian="exact"), priors.make("pooled", task, 1e-6)
+    settings = LocalModelSettings(prior="pooled", hessian="exact", regularization=1e-6)
+    prior = priors.make(task, settings)
     fitted, _ = fit(task, replace(samples, weights=jnp.ones((M, N))), settings, prior, prior.init())
     model = fitted.models
     x, u = samples.xs[..., :-1, 0], samples.us[..., 0]

@@ -14,7 +14,9 @@ from dynamics.actuation import hold
 from dynamics.simulator import physics_state
 from gps.experiments.lookup import find
 from gps.tasks.check import check_task
+from gps.tasks.control_task import known_simulator
 from gps.tasks.mujoco import arm, door, walker
+from gps.tasks.mujoco.arm_reach import ArmReach, ArmReachSettings
 
 SMOOTH = ("pendulum", "cartpole", "acrobot", "point-mass", "arm-reach")  # without contacts
 NAMES = (*SMOOTH, "peg", "peg-blind", "peg-noisy", "pusher", "door", "walker")
@@ -103,6 +105,18 @@ def test_a_solved_state_costs_less_than_the_start(name):
     start = start_of(task, context) if name != "arm-reach" else start_of(task, context).at[0].add(0.2)
     u, t = jnp.zeros(task.nu), jnp.int32(task.horizon - 1)
     assert task.cost(x, u, t, context) < 0.7 * task.cost(start, u, t, context)
+
+
+def test_guiders_may_be_given_a_model_that_is_off():
+    arm, off = (ArmReach(ArmReachSettings(model_error=share), "mujoco") for share in (0.0, 0.3))
+    assert known_simulator(arm) is arm.simulator
+    given, true = known_simulator(off).model, off.simulator.model
+    np.testing.assert_array_equal(true.body_mass, arm.simulator.model.body_mass)
+    shares = np.concatenate([true.body_mass[1:] / given.body_mass[1:], true.dof_damping / given.dof_damping])
+    np.testing.assert_allclose(np.abs(shares - 1.0), 0.3)
+    np.testing.assert_allclose(np.abs(true.actuator_gainprm[:, 0] / given.actuator_gainprm[:, 0] - 1.0), 0.3)
+    with pytest.raises(ValueError, match=r"model_error is a share, at least 0 and below 1, not 1.0"):
+        ArmReachSettings(model_error=1.0)
 
 
 @pytest.mark.parametrize(("fell", "went"), [(False, True), (True, True), (False, False)])

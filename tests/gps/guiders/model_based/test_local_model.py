@@ -16,7 +16,7 @@ from gps.guiders.model_based.settings import LocalModelSettings
 
 def fit(task, samples, settings):
     """The local models of the first iteration."""
-    prior = priors.make(settings.prior, task, settings.regularization)
+    prior = priors.make(task, settings)
     fitted, _ = jax.jit(lambda s: local_model.fit(task, s, settings, prior, prior.init()))(samples)
     return fitted.models
 

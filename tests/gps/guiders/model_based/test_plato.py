@@ -176,5 +176,7 @@ def test_plans_that_do_not_fit_are_refused(task, lookahead, message):
 def test_a_task_that_can_not_be_planned_on_is_refused():
     task = Cart()
     task.control_state = lambda state: state[1:2]
-    with pytest.raises(UserError, match=r"'plato' plans on the simulator itself: .*another `control_state`; take 'b"):
+    with pytest.raises(
+        UserError, match=r"'plato' plans on the task's model: .*another `control_state`: .* guider 'badmm'"
+    ):
         Plato(task, settings())

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from support.model_based import small_guider
 
+from dynamics.engines import make_simulator
 from dynamics.known_model import jacobians
+from dynamics.parameters import misjudged
 from gps.errors import UserError
 from gps.guiders.model_based import local_model, priors
+from gps.guiders.model_based.deviations import Deviations
 from gps.guiders.model_based.settings import LocalModelSettings
 
 NAMES = sorted(priors.PRIORS)
@@ -32,7 +37,7 @@ def fits(task):
 
     def compiled(name):
         settings = LocalModelSettings(prior=name)
-        prior = priors.make(name, task, settings.regularization)
+        prior = priors.make(task, settings)
         return prior.init(), jax.jit(lambda s, state: local_model.fit(task, s, settings, prior, state))
 
     return {name: compiled(name) for name in NAMES}
@@ -120,4 +125,76 @@ def test_a_known_prior_needs_the_state_of_the_simulator(task):
     with pytest.raises(
         UserError, match=r"prior = 'known': .* has another `control_state`: take 'window', 'mixture' or"
     ):
-        priors.make("known", Folded(), 1e-5)
+        priors.make(Folded(), LocalModelSettings(prior="known"))
+
+
+class Misjudged:
+    """A task whose known model is off by 30 %."""
+
+    def __init__(self, task):
+        self.task = task
+        model = misjudged(task.simulator.model, 0.3)
+        self.known = make_simulator(model, task.simulator.substeps, "mujoco")
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+
+def test_parameters_are_identified_where_the_known_model_is_off(task, collected):
+    """The known model's derivatives stay off; the identified one's become those of the simulator."""
+    off, (A, B) = Misjudged(task), true_derivatives(task, collected)
+    true = np.concatenate([A - np.eye(4), B], axis=-1)
+    xs, us = (jnp.einsum("mn,mnti->mti", collected.share, a) for a in (collected.xs, collected.us))
+    around = Deviations(xs, us, jnp.zeros((*collected.us.shape[:-1], 10)), collected.weights)
+    errors = {}
+    for name in ("known", "identified"):
+        prior = priors.make(off, LocalModelSettings(prior=name))
+        state, update = prior.init(), jax.jit(prior.update)
+        for _ in range(3):
+            state = update(state, collected)
+        slope = prior.around(state, collected, around).slope
+        errors[name] = np.linalg.norm(slope - true, axis=(2, 3)) / np.linalg.norm(true, axis=(2, 3))
+    assert errors["known"].min() > 0.1
+    assert errors["identified"].max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("body_mass:uper",), "prior = 'identified': .*'body_mass:uper'; did you mean 'body_mass:upper'"),
+        (("dof_armature:elbow",), "'dof_armature:elbow' is 0 in the model"),
+    ],
+)
+def test_a_parameter_that_the_model_does_not_have_is_refused(task, names, message):
+    with pytest.raises(UserError, match=message):
+        priors.make(task, LocalModelSettings(prior="identified", identify=names))
+
+
+@pytest.mark.parametrize("name", ["known", "identified"])
+def test_a_model_without_derivatives_is_refused(task, name):
+    class Precise:
+        """An arm that takes an integrator which MuJoCo does not differentiate."""
+
+        def __init__(self):
+            model = copy.deepcopy(task.simulator.model)
+            model.opt.integrator = mujoco.mjtIntegrator.mjINT_RK4
+            self.simulator = self.known = make_simulator(model, 2, "mujoco")
+
+        def __getattr__(self, name):
+            return getattr(task, name)
+
+    with pytest.raises(UserError, match=f"prior = '{name}': .*RK4: use Euler or implicitfast.* or take 'window'"):
+        priors.make(Precise(), LocalModelSettings(prior=name))
+
+
+def test_a_task_without_a_model_is_refused(task):
+    class Plant:
+        name, simulator = "plant", object()
+
+    with pytest.raises(UserError, match=r"prior = 'known': task plant has no MuJoCo model.* take 'window'"):
+        priors.make(Plant(), LocalModelSettings(prior="known"))
+
+
+def test_names_go_with_the_identified_prior_alone():
+    with pytest.raises(ValueError, match="identify goes with prior = 'identified' and with no other, which is 'known'"):
+        LocalModelSettings(prior="known", identify=("body_mass:*",))

@@ -106,6 +106,10 @@ def test_what_can_not_start_so_is_named(tmp_path):
         start_controllers(Turned(), StartSettings("pd"), 0.02, KEY)
     with pytest.raises(UserError, match=r"frequency = 80.0 rad/s is too fast for actions of"):
         start_controllers(Cart(), StartSettings("pd", frequency=80.0), 0.02, KEY)
+    precise = model_of(HANGING)
+    precise.opt.integrator = mujoco.mjtIntegrator.mjINT_RK4
+    with pytest.raises(UserError, match=r"controller = 'ilqr': .*RK4: use Euler or implicitfast, or take 'pd'"):
+        start_controllers(Cart(precise), StartSettings("ilqr"), 0.02, KEY)
     lost = StartSettings("demonstration", demonstration=str(tmp_path / "lost.npz"))
     with pytest.raises(UserError, match="there is no such file"):
         start_controllers(Cart(), lost, 0.02, KEY)
