@@ -90,11 +90,13 @@ def temperature(costs: Float[Array, " N"], limit: Float[Array, ""], share: Float
 
     coldest = jnp.log(jnp.asarray(COLDEST, costs.dtype))
     warmest = jnp.maximum(-0.5 * jnp.log(8.0 * limit), coldest)
-    # the interval as a share of itself: jaxopt takes the ends as numbers
-    at = lambda part: coldest + part * (warmest - coldest)  # noqa: E731
-    solver = Bisection(lambda part: excess(at(part)), 0.0, 1.0, maxiter=60, tol=0.0, check_bracket=False)
-    part = solver.run().params
-    return spread * jnp.exp(jnp.where(excess(coldest) > 0, at(part), coldest))
+
+    def between(part):  # jaxopt takes the ends of an interval as numbers
+        return coldest + part * (warmest - coldest)
+
+    search = Bisection(lambda part: excess(between(part)), 0.0, 1.0, maxiter=60, tol=0.0, check_bracket=False)
+    log_eta = between(jnp.asarray(search.run().params))
+    return spread * jnp.exp(jnp.where(excess(coldest) > 0, log_eta, coldest))
 
 
 def tilted(costs: Float[Array, " N"], eta: Float[Array, ""], share: Float[Array, " N"]) -> Float[Array, " N"]:
