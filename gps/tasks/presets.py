@@ -149,19 +149,25 @@ WALKING: Tables = {
     },
 }
 
+# Path integrals learn from the differences between samples of a condition, and need more of them.
+SAMPLED: Tables = {name: {"sampling": {"samples": count}} for name, count in (("pi2", 16), ("pigps", 16), ("pilqr", 8))}
+
 ARM: Tables = {
     "run": {"iterations": 8},
     "guider": {"sampling": {"samples": 3}},
+    "methods": SAMPLED,
 }
 
 PEG: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.1}},
+    "methods": SAMPLED,
 }
 
 DOOR: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.1}, "learner": {"sobolev": 1.0}},
+    "methods": SAMPLED,
 }
 
 

@@ -50,7 +50,7 @@ class Pi2Settings:
 
     start: StartSettings = field(default_factory=lambda: StartSettings(controller="pd"))
     sampling: SamplingSettings = field(
-        default_factory=lambda: SamplingSettings(samples=16, by="controllers", smoothing=3.0)
+        default_factory=lambda: SamplingSettings(samples=16, by="controllers", smoothing=5.0)
     )
     trust_region: TrustRegionSettings = field(default_factory=TrustRegionSettings)
     # of the metrics alone, so the cheapest

@@ -50,7 +50,7 @@ class PigpsSettings:
 
     start: StartSettings = field(default_factory=lambda: StartSettings(controller="pd"))
     sampling: SamplingSettings = field(
-        default_factory=lambda: SamplingSettings(samples=16, by="learner", smoothing=3.0)
+        default_factory=lambda: SamplingSettings(samples=16, by="learner", smoothing=5.0)
     )
     trust_region: TrustRegionSettings = field(default_factory=TrustRegionSettings)
     # of the metrics alone, so the cheapest
