@@ -1,7 +1,7 @@
 """PI2: each controller moves towards its own cheaper samples, and the learner imitates it.
 
-For each condition i a time-varying linear-Gaussian controller p_i(u | x) = N(K x + k, C), for all of them one learner pi.
-Each iteration draws N samples of each controller and
+For each condition i a time-varying linear-Gaussian controller p_i(u | x) = N(K x + k, C), for all of them one learner
+pi. Each iteration draws N samples of each controller and
 
     improves p_i:   at each time step t, with S_n the cost of sample n from t on and xi_n its noise, in units of C^1/2,
                     w_n ~ exp(-S_n / eta),   eta such that KL(w || 1/N) = limit / T
@@ -10,13 +10,14 @@ Each iteration draws N samples of each controller and
 
 No model of the dynamics plays a part, nor does a derivative of the cost: contact costs samples here and nothing else.
 Nothing pulls p_i to pi, so that the samples are the controllers' own, from which the weights assume that they come.
-K is that of the start. Noise of one time step moves a body by little, and its weight is mostly chance: noise that is
-smooth over a few steps (`sampling.smoothing`) tries motions instead.
+K is that of the start, by default a hold of the start pose: without feedback a step moves all that comes after it.
+Noise of one time step moves a body by little, and its weight is mostly chance: noise that is smooth over a few steps
+(`sampling.smoothing`) tries motions instead.
 
 Source:
     Theodorou, Buchli, Schaal, "A generalized path integral control approach to reinforcement learning", JMLR 2010;
     on linear-Gaussian controllers, with the temperature of REPS: Chebotar et al., "Path integral guided policy
-    search", ICRA 2017, section IV. Departures are named in `controllers.path_integral`.
+    search", ICRA 2017. Departures are named in `controllers.path_integral`.
 """
 
 from __future__ import annotations

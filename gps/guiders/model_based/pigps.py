@@ -3,21 +3,24 @@
 For each condition i a time-varying linear-Gaussian controller p_i, for all of them one learner pi. Each iteration draws
 N samples of the learner, linearises it around them, pi_i(u | x) = N(K x + k, C), and
 
-    improves p_i (C-step):   min E[cost] over reweightings w of the samples within KL(w || 1/N) <= limit / T at each time
-                             step; p_i is pi_i moved to the reweighted noise (see `pi2` and `controllers.path_integral`)
+    improves p_i (C-step):   min E[cost] over reweightings w of the samples, within KL(w || 1/N) <= limit / T at each
+                             time step; p_i is pi_i moved to the reweighted noise (`controllers.path_integral`)
     teaches pi (S-step):     regression on K x + k of p_i, weighted by its precision, over the sampled states
 
 As in `mdgps` the limit that is measured from the learner is all that holds controllers to it; but no model of the
 dynamics plays a part, so that contact does not matter. The samples are the learner's own, which is what makes the
-weights right: its noise is what moved them from pi_i, and what the line of pi_i does not follow of the learner counts as
-noise too. The feedback of p_i is the learner's, so the learner is taught a motion and keeps its reactions.
+weights right: its noise is what moved them from pi_i, and what the linearisation leaves out counts as noise too. The
+feedback of p_i is the learner's: what is taught is a motion.
+
+A step of few samples is half chance. The S-step averages that over conditions, as far as it fits what they have in
+common and not each of them: samples of many conditions are worth more than many samples of few.
 
 The first controllers explore, and the first step is measured from them. (Public code has the learner imitate them
 first.)
 
 Source:
-    Chebotar, Kalakrishnan, Yahya, Li, Schaal, Levine, "Path integral guided policy search", ICRA 2017, section IV.
-    Departures are named in `controllers.path_integral`.
+    Chebotar, Kalakrishnan, Yahya, Li, Schaal, Levine, "Path integral guided policy search", ICRA 2017, which also
+    draws new conditions in each iteration. Departures are named in `controllers.path_integral`.
 """
 
 from __future__ import annotations

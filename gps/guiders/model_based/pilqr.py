@@ -3,25 +3,24 @@
 For each condition i a time-varying linear-Gaussian controller p_i, for all of them one learner pi. Each iteration draws
 N samples of the learner, linearises it around them, pi_i(u | x) = N(K x + k, C), fits a linear-quadratic model, and
 
-    splits the cost          S_n = beta P_n + R_n at each time step: S_n the cost of sample n from there on, P_n what the
-                             model says of it, given the start and the noise of the sample; e: the share of the variance
+    splits the cost          S_n = beta P_n + R_n at each time step: S_n is the cost of sample n from there on, P_n what
+                             the model says of it, given the sample's start and noise; e is the share of the variance
                              of S that beta P explains, 0 to 1
     improves p_i (C-step)    by LQR in the model, within KL <= limit mean_t(e), and from there by path integrals on the
                              residual R, within KL <= limit (1 - e) / T at each time step
     teaches pi (S-step)      by regression on K x + k of p_i, weighted by its precision, over the sampled states
 
-p ~ pi exp(-S / eta) is the minimiser within a limit, and exp(-S / eta) = exp(-beta P / eta) exp(-R / eta): one step after
-the other is the whole step. The noise is that of the samples in units of C^1/2, given to the controller of the LQR.
-Where the model is exact the step is that of `mdgps`, where it explains nothing that of `pigps`: free motion is optimised
-with few samples, contact with as many as it takes.
+The minimiser within a limit is p ~ pi exp(-S / eta) = pi exp(-beta P / eta) exp(-R / eta), so that one step after the
+other makes the whole. The samples' noise, in units of C^1/2, is given to the controller of the LQR for the second.
+Where the model is exact the step is that of `mdgps`, where it explains nothing that of `pigps`.
 
-The learner leads, as in `mdgps`: the weights assume samples of what the step is measured from, and the learner's own say
-what it will do itself.
+The learner leads, as in `mdgps`: the weights assume samples of what the step is measured from, and samples of the
+learner say what it will do itself.
 
 Source:
     Chebotar, Hausman, Zhang, Sukhatme, Schaal, Levine, "Combining model-based and model-free updates for
-    trajectory-centric reinforcement learning", ICML 2017, section 4. Departures: beta is 1 there; its temperature of the
-    second step is that of the whole cost; and its limits follow the residual by factors of 2 from iteration to
+    trajectory-centric reinforcement learning", ICML 2017, section 4. Departures: beta is 1 there; its temperature of
+    the second step is that of the whole cost; and the limit follows the residual by factors of 2 from iteration to
     iteration.
 """
 
