@@ -44,7 +44,6 @@ from gps.guiders.model_based.settings import (
 from gps.guiders.model_based.start import StartSettings
 from gps.guiders.model_based.trajectory_step import TrajectoryStep
 from gps.tasks.control_task import ControlTask
-from policies import regression
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ class PigpsSettings:
     trust_region: TrustRegionSettings = field(default_factory=TrustRegionSettings)
     # of the metrics alone, so the cheapest
     local_model: LocalModelSettings = field(default_factory=lambda: LocalModelSettings(prior="pooled"))
-    learner: TaughtLearnerSettings = field(
-        default_factory=lambda: TaughtLearnerSettings(training=regression.Settings(updates=640))
-    )
+    # Few updates: a longer S-step fits what chance did to each condition, and a new one finds nothing between them.
+    learner: TaughtLearnerSettings = field(default_factory=TaughtLearnerSettings)
 
 
 @dataclass(frozen=True)
