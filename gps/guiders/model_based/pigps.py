@@ -13,7 +13,7 @@ weights right: its noise is what moved them from pi_i, and what the linearisatio
 feedback of p_i is the learner's: what is taught is a motion.
 
 A step of few samples is half chance. The S-step averages that over conditions, as far as it fits what they have in
-common and not each of them: samples of many conditions are worth more than many samples of few.
+common and not each of them: it is a short one.
 
 The first controllers explore, and the first step is measured from them. (Public code has the learner imitate them
 first.)
