@@ -47,6 +47,21 @@ GUIDERS: dict[str, Entry] = {
         "gps.guiders.model_based.sgps:sgps",
         "stochastic guided policy search: a price of the divergence of controller and learner",
     ),
+    "pi2": Entry(
+        "gps.guiders.model_based.pi2:Pi2Settings",
+        "gps.guiders.model_based.pi2:pi2",
+        "path-integral policy improvement: controllers move towards their cheaper samples, without a model",
+    ),
+    "pilqr": Entry(
+        "gps.guiders.model_based.pilqr:PilqrSettings",
+        "gps.guiders.model_based.pilqr:pilqr",
+        "LQR for the cost that the local model explains, path integrals for the rest, close to the learner",
+    ),
+    "pigps": Entry(
+        "gps.guiders.model_based.pigps:PigpsSettings",
+        "gps.guiders.model_based.pigps:pigps",
+        "path integral guided policy search: mirror descent by path integrals on the learner's samples",
+    ),
     "plato": Entry(
         "gps.guiders.model_based.plato:PlatoSettings",
         "gps.guiders.model_based.plato:plato",

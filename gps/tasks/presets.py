@@ -149,25 +149,29 @@ WALKING: Tables = {
     },
 }
 
-# A plan that looks a second ahead is enough, and costs a third of one that looks to the end.
-AHEAD: Tables = {"plato": {"sampling": {"samples": 1}, "lookahead": {"horizon": 20}}}
+# Path integrals learn from the differences between samples of a condition, and need more of them. A plan that looks a
+# second ahead is enough, and costs a third of one that looks to the end.
+OTHERWISE: Tables = {
+    **{name: {"sampling": {"samples": count}} for name, count in (("pi2", 16), ("pigps", 16), ("pilqr", 8))},
+    "plato": {"sampling": {"samples": 1}, "lookahead": {"horizon": 20}},
+}
 
 ARM: Tables = {
     "run": {"iterations": 8},
     "guider": {"sampling": {"samples": 3}},
-    "methods": AHEAD,
+    "methods": OTHERWISE,
 }
 
 PEG: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 5}, "start": {"spread": 0.1}},
-    "methods": AHEAD,
+    "methods": OTHERWISE,
 }
 
 DOOR: Tables = {
     "run": {"iterations": 9},
     "guider": {"sampling": {"samples": 3}, "start": {"spread": 0.1}, "learner": {"sobolev": 1.0}},
-    "methods": AHEAD,
+    "methods": OTHERWISE,
 }
 
 

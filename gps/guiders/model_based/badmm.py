@@ -83,6 +83,7 @@ class Badmm:
     learner_leads = False
     learner_promises = False
     one_step = False
+    needs_model = True
 
     @property
     def rounds(self) -> int:

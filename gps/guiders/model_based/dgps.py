@@ -79,6 +79,7 @@ class Dgps:
     learner_leads = False
     learner_promises = False
     one_step = False
+    needs_model = True
 
     @property
     def rounds(self) -> int:

@@ -76,6 +76,7 @@ class Mdgps:
     columns = ()
     learner_leads = True
     one_step = True
+    needs_model = True
 
     @property
     def rounds(self) -> int:

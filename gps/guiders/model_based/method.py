@@ -45,6 +45,7 @@ class Method(Protocol):
     columns: tuple[Column, ...]  # of its own metrics, in the progress display
     learner_leads: bool  # the trust region is measured from the learner, not from the controller
     one_step: bool  # one step size for all conditions, not one for each
+    needs_model: bool  # improves only where the local model is faithful, and within its limits of the actions
 
     @property
     def name(self) -> str:

@@ -35,7 +35,7 @@ class Samples:
     @property
     def share(self) -> Float[Array, "M N"]:
         """Of each sample in a mean over those of its condition that count."""
-        return self.weights / jnp.maximum(self.weights.sum(1, keepdims=True), 1.0)
+        return self.weights / jnp.maximum(self.weights.sum(-1, keepdims=True), 1.0)
 
     @property
     def cost(self) -> Float[Array, " M"]:

@@ -187,7 +187,8 @@ class ModelBased:
         conditions = self._conditions(state, prepared, learner)
         found = for_each(self.method.improve)(conditions, state.duals)
         usable = found.solved & trusted
-        limited = jax.vmap(within_limits)(prepared.models, found.controller)
+        limit = jax.vmap(within_limits) if self.method.needs_model else lambda _, controller: controller
+        limited = limit(prepared.models, found.controller)
         floored = trust_region.with_std_floor(limited, self.settings.sampling.std_floor)
         state = dataclasses.replace(
             state,
@@ -247,13 +248,13 @@ class ModelBased:
             models: fitted to the samples.
             learner: linearised around them.
         """
-        method, sampling = self.method, self.settings.sampling
+        method, sampling, free = self.method, self.settings.sampling, not self.method.needs_model
         by_learner = self._learner_collects(state)
         sampled = select(by_learner, learner, state.controllers)
         cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
         tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
         faithful, learner_too = (
-            reproduces(modelled, collected.cost, scale, tolerance) for modelled in (cost_of, of_learner)
+            reproduces(modelled, collected.cost, scale, tolerance) | free for modelled in (cost_of, of_learner)
         )
         # An untrained learner stands for nothing, nor does one that the samples of the controller say nothing of: a
         # step that the learner would lead is measured from the controller then.
@@ -267,7 +268,7 @@ class ModelBased:
         promised = state.objective - state.promised
         # a promise larger than any that a faithful model could make, of these samples or the last, is none
         largest = tolerance * jnp.maximum(scale, state.samples.cost_scale)
-        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= largest)
+        judged = evidence.trusted & tested & (promised != 0.0) & (jnp.abs(promised) <= largest) & method.needs_model
         return leads, evidence, Promise(state.objective, state.promised, now, judged)
 
     def _promise(self, state: ModelBasedState, prepared: Prepared, learner: LinearGaussian) -> ModelBasedState:

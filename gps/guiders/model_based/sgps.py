@@ -90,6 +90,7 @@ class Sgps:
     learner_leads = False
     learner_promises = False
     one_step = False
+    needs_model = True
 
     @property
     def rounds(self) -> int:
