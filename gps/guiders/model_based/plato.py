@@ -86,9 +86,12 @@ class ImitatorSettings:
 
 @dataclass(frozen=True)
 class PlatoSettings:
-    """Settings of PLATO; the controllers of `start` are the nominal ones that the first plans begin with."""
+    """Settings of PLATO; the controllers of `start` are the nominal ones that the first plans begin with.
 
-    start: StartSettings = field(default_factory=lambda: StartSettings("ilqr"))
+    Those go on to improve them, so that the nominal ones need not be the best.
+    """
+
+    start: StartSettings = field(default_factory=lambda: StartSettings("ilqr", iterations=20))
     sampling: EpisodesSettings = field(default_factory=EpisodesSettings)
     lookahead: LookaheadSettings = field(default_factory=LookaheadSettings)
     learner: ImitatorSettings = field(default_factory=ImitatorSettings)
