@@ -1,4 +1,4 @@
-"""A teacher that looks ahead: iLQR on the known model in receding horizon, from wherever an episode has come to.
+"""A teacher that looks ahead: iLQR on a model in receding horizon, from wherever an episode has come to.
 
 Every few steps it plans again from the state that it is in, starting with what is left of its last plan; in between it
 follows the plan's feedback. What lies beyond the last plan comes from a nominal controller of the whole episode.
@@ -6,7 +6,9 @@ follows the plan's feedback. What lies beyond the last plan comes from a nominal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from controllers import ilqr
 from controllers.expand import LeastSquares
 from controllers.types import LinearGaussian
-from gps.guiders.model_based.plan import follow, simulated
+from gps.guiders.model_based.plan import follow
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask
 
@@ -47,6 +49,7 @@ class Lookahead:
     """Plans for one episode at a time; a plan is the controllers of the next H steps, in absolute coordinates."""
 
     task: ControlTask
+    dynamics: Callable[..., Any]  # x' from x, u, t and the params (context, time of the plan, what the model learned)
     horizon: int  # H, actions of a plan
     every: int  # actions between two plans
     iterations: int  # of iLQR for each
@@ -57,20 +60,28 @@ class Lookahead:
         return _window(nominal, -self.every, self.horizon)
 
     def plan(
-        self, last: LinearGaussian, nominal: LinearGaussian, t: Int[Array, ""], x: Float[Array, " nx"], context: Array
+        self, last: LinearGaussian, nominal: LinearGaussian, x: Float[Array, " nx"], params: tuple[Array, Array, Any]
     ) -> tuple[LinearGaussian, Bool[Array, ""]]:
-        """The plan from state x at time t, and whether there is one; else it is the last one, moved on."""
+        """The plan from state x, and whether there is one; else it is the last one, moved on.
+
+        Args:
+            last: the plan before.
+            nominal: for the whole episode.
+            x: where the episode has come to.
+            params: the episode's context, the time, and what the model has learned.
+        """
+        t = params[1]
         tail = _window(nominal, t + self.horizon - self.every, self.every)
         old = jax.tree.map(lambda a, b: jnp.concatenate([a[self.every :], b]), last, tail)
         # An episode that has gone far astray has no plan, and NaN is what iLQR answers.
-        us = follow(self.task, x, context, old, 1.0)
+        us = follow(lambda x, u, t: self.dynamics(x, u, t, params), x, old, 1.0)
         solution = ilqr.solve(
-            self._dynamics,
+            self.dynamics,
             _later(self.task.cost, self.task.horizon),
             x,
             us,
             final_cost=_at_end(self.task.final_cost),
-            params=(context, t),
+            params=params,
             limits=(-1.0, 1.0),
             # a fixed number of iterations: nobody waits for another
             options=ilqr.Options(max_iterations=self.iterations, line_search_steps=4, batching="lockstep"),
@@ -90,9 +101,6 @@ class Lookahead:
         form = jnp.where(trace > 0, C * nu / jnp.where(trace > 0, trace, 1.0), jnp.eye(nu))
         cov = self.std**2 * ((1.0 - ROUND) * form + ROUND * jnp.eye(nu))
         return Advice(jnp.clip(plan.act(step, x), -1.0, 1.0), jnp.linalg.cholesky(cov))
-
-    def _dynamics(self, x: Array, u: Array, t: Array, params: tuple[Array, Array]) -> Array:
-        return simulated(self.task, x, u, t, params[0])
 
 
 def _later(cost, horizon: int):

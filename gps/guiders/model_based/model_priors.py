@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from controllers import ilqr
 from dynamics import buffer, known_model, parameters
 from dynamics.adjustable import adjustable
 from dynamics.buffer import Buffer
@@ -36,7 +37,7 @@ class Known:
     certain = True
 
     def __post_init__(self):
-        require_model(self.task)
+        _require_model(self.task)
 
     def init(self) -> Any:
         return ()
@@ -51,6 +52,10 @@ class Known:
             return jnp.concatenate([A, B], axis=-1)
 
         return _of_model(jax.vmap(along)(deviations.xs, deviations.us, self.task.train_contexts), deviations)
+
+    def dynamics(self, x: Array, u: Array, t: Array, params: tuple[Array, Array, Any]) -> Array:
+        """x' for plans; `params` are the context, a time that does not matter, and the prior's state."""
+        return known_model.known_dynamics(known_simulator(self.task), condition_mocap(self.task, params[0]))(x, u, t)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class IdentifiedModel:
     certain = False
 
     def __post_init__(self):
-        require_model(self.task)
+        _require_model(self.task)
         _ = self.problem  # or ValueError
 
     @cached_property
@@ -98,6 +103,24 @@ class IdentifiedModel:
         slopes = jax.vmap(jax.vmap(self.problem.adjustable.slope, in_axes=(None, 0, 0)), in_axes=(None, 0, 0))
         return _of_model(slopes(state[1], self._states(deviations.xs[:, :-1]), deviations.us), deviations)
 
+    @property
+    def dynamics(self) -> ilqr.Dynamics:
+        """As those of `Known`, with the parameters that fit."""
+
+        def physics(x, params):
+            return jnp.concatenate([jnp.zeros(1), x, condition_mocap(self.task, params[0])])
+
+        def step(x, u, t, params):
+            del t
+            return self.problem.adjustable.predict(params[2][1], physics(x, params), u[None])[0]
+
+        def jacobian(x, u, t, params):
+            del t
+            slope = self.problem.adjustable.slope(params[2][1], physics(x, params), u)
+            return slope[:, : len(x)], slope[:, len(x) :]
+
+        return ilqr.Dynamics(step, jacobian)
+
     def _states(self, xs: Float[Array, "M *N T nx"]) -> Float[Array, "M *N T nstate"]:
         """The simulator's states at time zero, with the mocap bodies of each condition."""
         mocap = jax.vmap(lambda context: condition_mocap(self.task, context))(self.task.train_contexts)
@@ -113,7 +136,7 @@ def _of_model(jacobians: Float[Array, "M T nx nz"], deviations: Deviations) -> P
     return deviations.believed(sound)
 
 
-def require_model(task: ControlTask) -> None:
+def _require_model(task: ControlTask) -> None:
     """Raise ValueError where a task has no model with derivatives, or its controllers another state than the model."""
     simulator = known_simulator(task)
     others = "take 'window', 'mixture' or 'neural'"

@@ -13,6 +13,7 @@ what is usual along the plan.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -69,23 +70,18 @@ class Planner:
 
     def follow(self, x: Array, context: Array, leader: LinearGaussian) -> Float[Array, "T nu"]:
         """The actions that another start's controller applies from this one."""
-        return follow(self.task, x, context, leader, self.limit)
+        return follow(lambda x, u, t: self._dynamics(x, u, t, context), x, leader, self.limit)
 
     def _dynamics(self, x: Array, u: Array, t: Array, context: Array) -> Array:
-        return simulated(self.task, x, u, t, context)
+        return known_dynamics(known_simulator(self.task), condition_mocap(self.task, context))(x, u, t)
 
 
-def simulated(task: ControlTask, x: Array, u: Array, t: Array, context: Array) -> Float[Array, " nx"]:
-    """The next state by the known model of a task whose state is that of its joints."""
-    return known_dynamics(known_simulator(task), condition_mocap(task, context))(x, u, t)
-
-
-def follow(task: ControlTask, x: Array, context: Array, leader: LinearGaussian, limit: float) -> Float[Array, "T nu"]:
+def follow(dynamics: Callable[..., Array], x: Array, leader: LinearGaussian, limit: float) -> Float[Array, "T nu"]:
     """The actions that a controller applies from x on, within the limit."""
 
     def step(x, t):
         u = jnp.clip(leader.act(t, x), -limit, limit)
-        return simulated(task, x, u, t, context), u
+        return dynamics(x, u, t), u
 
     return jax.lax.scan(step, x, jnp.arange(len(leader.k)))[1]
 

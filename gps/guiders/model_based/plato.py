@@ -24,6 +24,7 @@ Source:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +38,12 @@ from gps.guiders.guider import Metrics
 from gps.guiders.learner import NetworkSettings
 from gps.guiders.model_based import samples
 from gps.guiders.model_based.lookahead import Lookahead
-from gps.guiders.model_based.model_priors import require_model
+from gps.guiders.model_based.model_priors import IdentifiedModel, Known
 from gps.guiders.model_based.samples import Samples
-from gps.guiders.model_based.settings import TaughtLearnerSettings
+from gps.guiders.model_based.settings import OF_MODEL, LocalModelSettings, TaughtLearnerSettings
 from gps.guiders.model_based.start import StartSettings, start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
-from gps.settings import check_at_least, check_positive
+from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, require_control, step_costs
 from policies import regression
@@ -53,12 +54,15 @@ from policies.network import NetworkPolicy
 class LookaheadSettings:
     """How the teacher looks ahead, and how it acts."""
 
+    model: str = "known"  # of the plans: "known", or "identified", whose parameters follow the episodes so far
+    identify: tuple[str, ...] = ()  # those parameters; see `LocalModelSettings`
     horizon: int = 0  # actions of a plan; 0 is the task's
     every: int = 5  # actions between two plans; in between it follows the feedback of the last
     iterations: int = 2  # of iLQR for each plan
     closeness: float = 1.0  # weight of the divergence from the learner, from the second iteration on
 
     def __post_init__(self):
+        check_one_of(self, "model", OF_MODEL)
         check_at_least(self, 0, "horizon", "closeness")
         check_at_least(self, 1, "every", "iterations")
 
@@ -117,6 +121,7 @@ class PlatoState:
     learner: Learner
     nominal: LinearGaussian  # leading M; in absolute coordinates
     kept: Labelled  # of the last iterations, side by side: M P*N episodes, weight 0 where there are none yet
+    model: Any  # what the model of the plans has learned
     iteration: Array
 
 
@@ -140,10 +145,6 @@ class Plato:
 
     def __init__(self, task: ControlTask, settings: PlatoSettings):
         require_control(task, self.name)
-        try:
-            require_model(task)
-        except ValueError as error:
-            raise UserError(f"guider 'plato' plans on the task's model: {error}, and the guider 'badmm'") from error
         s = settings.lookahead
         horizon = s.horizon or task.horizon
         if horizon > task.horizon:
@@ -160,7 +161,14 @@ class Plato:
         self.settings = settings
         learner = settings.learner
         self.teaching = Teaching(task, TaughtLearnerSettings(learner.network, learner.training))
-        self.lookahead = Lookahead(task, horizon, s.every, s.iterations, settings.sampling.std)
+        model = LocalModelSettings(prior=s.model, identify=s.identify)
+        try:
+            self.model: Any = (Known if s.model == "known" else IdentifiedModel)(task, model)
+        except ValueError as error:
+            raise UserError(
+                f"guider.lookahead.model = {s.model!r}: 'plato' plans on the task's model, and {error}"
+            ) from error
+        self.lookahead = Lookahead(task, self.model.dynamics, horizon, s.every, s.iterations, settings.sampling.std)
         self.steps_per_iteration = len(task.train_contexts) * settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> PlatoState:
@@ -173,7 +181,7 @@ class Plato:
         precisions = jnp.broadcast_to(jnp.eye(nu), (M, E, T, nu, nu))
         none = samples.none_yet(task, E)
         kept = Labelled(none, zeros((M, E, T, nu)), precisions, zeros((M, E)), zeros((M, E), jnp.int32))
-        return PlatoState(self.teaching.start(learner), nominal, kept, zeros((), jnp.int32))
+        return PlatoState(self.teaching.start(learner), nominal, kept, self.model.init(), zeros((), jnp.int32))
 
     def collect(self, state: PlatoState, key: PRNGKeyArray) -> Labelled:
         """Episodes of the teacher from every training condition."""
@@ -181,7 +189,7 @@ class Plato:
         closeness = jnp.where(state.iteration > 0, self.settings.lookahead.closeness, 0.0)
 
         def one(nominal, context, key):
-            return self._episode(nominal, state.learner.policy, closeness, context, key)
+            return self._episode(nominal, state, closeness, context, key)
 
         keys = jax.random.split(key, (len(task.train_contexts), N))
         many = jax.vmap(jax.vmap(one, in_axes=(None, None, 0)))(state.nominal, task.train_contexts, keys)
@@ -211,17 +219,18 @@ class Plato:
             "diverged_samples": (new.weights == 0).sum(),
             "saturated_actions": (jnp.abs(new.us) >= 1.0).mean((1, 2, 3)),
         }
-        return replace(state, learner=learner, kept=kept, iteration=state.iteration + 1), metrics
+        model = self.model.update(state.model, new)
+        return replace(state, learner=learner, kept=kept, model=model, iteration=state.iteration + 1), metrics
 
     def policy(self, state: PlatoState) -> NetworkPolicy:
         """The learner's policy."""
         return state.learner.policy
 
     def _episode(
-        self, nominal: LinearGaussian, policy: NetworkPolicy, closeness: Array, context: Array, key: PRNGKeyArray
+        self, nominal: LinearGaussian, state: PlatoState, closeness: Array, context: Array, key: PRNGKeyArray
     ) -> Labelled:
         """One episode of the teacher."""
-        task, look = self.task, self.lookahead
+        task, look, policy, model = self.task, self.lookahead, state.learner.policy, state.model
         T, nu = task.horizon, task.nu
         start, action, frame = jax.random.split(key, 3)
         noise = {
@@ -237,7 +246,7 @@ class Plato:
             # t is the same in all episodes, so that this stays a branch in a batch of them
             plan, found = jax.lax.cond(
                 t % look.every == 0,
-                lambda: look.plan(plan, nominal, t, x, context),
+                lambda: look.plan(plan, nominal, x, (context, t, model)),
                 lambda: (plan, jnp.asarray(True)),
             )
             alone = look.advise(plan, t % look.every, x)

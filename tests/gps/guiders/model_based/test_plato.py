@@ -7,6 +7,8 @@ import pytest
 from support import oracles
 from support.carts import Cart
 
+from dynamics.mujoco_engine import MujocoSimulator
+from dynamics.parameters import select
 from gps.errors import UserError
 from gps.guiders.learner import NetworkSettings
 from gps.guiders.model_based.lookahead import Advice, Lookahead
@@ -101,10 +103,11 @@ def test_labels_are_the_best_actions_from_the_states_that_were_visited(collected
 
 def test_feedback_between_plans_is_that_of_the_regulator(task, linear):
     """Two actions after the plan was made, from another state: what a plan from there would do."""
-    look = Lookahead(task, horizon=T, every=4, iterations=2, std=0.1)
+    guider = Plato(task, settings())
+    look = Lookahead(task, guider.model.dynamics, horizon=T, every=4, iterations=2, std=0.1)
     x, context = jnp.array([0.3, -0.2]), task.train_contexts[1]
-    nominal = jax.tree.map(lambda a: a[1], Plato(task, settings()).init(jax.random.key(0)).nominal)
-    found = jax.jit(lambda: look.plan(look.begin(nominal), nominal, jnp.asarray(0), x, context))
+    nominal = jax.tree.map(lambda a: a[1], guider.init(jax.random.key(0)).nominal)
+    found = jax.jit(lambda: look.plan(look.begin(nominal), nominal, x, (context, jnp.asarray(0), ())))
     plan, sound = found()
     assert sound
     moved = np.array([0.25, 0.1])
@@ -134,6 +137,23 @@ def test_the_last_iterations_are_kept(collected):
     assert [float(state.kept.samples.weights.sum()) for state in states] == [0, 8, 16, 16]
     np.testing.assert_array_equal(states[-1].kept.labels[:, :2], batches[1].labels)
     np.testing.assert_array_equal(states[-1].kept.labels[:, 2:], batches[2].labels)
+
+
+def test_plans_follow_the_parameters_that_are_identified(task, linear):
+    """The known cart is pushed too weakly: so are the first plans, and no others."""
+    model = task.simulator.model
+    weak = select(model, ["actuator_gain:push"]).adjusted(model, np.log([0.7]))
+    wrong = Driven(horizon=T, known=MujocoSimulator(weak, task.simulator.substeps))
+    guider = Plato(wrong, settings(every=1, model="identified"))
+    collect, update = jax.jit(guider.collect), jax.jit(guider.update)
+    state, errors = jax.jit(guider.init)(jax.random.key(0)), []
+    for i in range(2):
+        batch = collect(state, jax.random.key(i))
+        x, goal = np.asarray(batch.samples.xs[0, 0, 2], float), 0.2 * float(task.train_contexts[0, 0])
+        errors.append(float(batch.labels[0, 0, 2, 0]) / best_actions(linear, x, goal, T)[0] - 1.0)
+        state, _ = update(state, batch, jax.random.key(i))
+    assert abs(errors[0]) > 0.05
+    assert abs(errors[1]) < 2e-3
 
 
 def test_the_teacher_close_to_the_learner_minimises_both_divergences():
@@ -177,6 +197,6 @@ def test_a_task_that_can_not_be_planned_on_is_refused():
     task = Cart()
     task.control_state = lambda state: state[1:2]
     with pytest.raises(
-        UserError, match=r"'plato' plans on the task's model: .*another `control_state`: .* guider 'badmm'"
+        UserError, match=r"model = 'known': 'plato' plans on the task's model, and .*another `control_s"
     ):
         Plato(task, settings())
