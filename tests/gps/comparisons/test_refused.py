@@ -33,7 +33,7 @@ REFUSED = [
         {},
         "^reacher by badmm: unknown setting 'guider.*smples'; did you mean 'samples'.*--set-for",
     ),
-    (["guider.sampling.samples=1"], {}, "^reacher by badmm: guider.sampling: samples must be at least 2.* not 1"),
+    (["guider.sampling.samples=0"], {}, "^reacher by badmm: guider.sampling: samples must be at least 1.* not 0"),
     (["run.seed=3"], {}, "a comparison chooses run.task, run.guider and run.seed itself"),
     (["run.task=reacher-pomdp"], {}, "a comparison chooses run.task"),
     ([], {"tasks": ("reacher", "reachr")}, "reachr by badmm: .*unknown task 'reachr'; did you mean 'reacher'"),

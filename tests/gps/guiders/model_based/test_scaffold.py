@@ -347,7 +347,7 @@ def test_never_nan_under_hostile_settings(case, task):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("sampling.samples=1", "samples must be at least 2"),
+        ("sampling.samples=0", "samples must be at least 1"),
         ("trust_region.kl_step=0.0", "kl_step must be positive"),
         ("trust_region.kl_step=nan", "kl_step must be positive"),
         ("trust_region.kl_step=inf", "kl_step must be finite"),
