@@ -1,5 +1,7 @@
 """PLATO on a cart: its plans against a dense linear-quadratic solution, its labels, and whom the teacher follows."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +132,27 @@ def test_the_teacher_acts_alone_and_then_as_its_learner_where_that_is_all_that_c
     assert 0.7 < deviation.std() / std < 1.3  # the learner's own noise
     assert metrics["kl_to_learner"].max() < 1e-2
     assert metrics["failed_plans"] == 0
+
+
+def test_the_divergence_is_from_a_learner_that_remembers_the_episode(task):
+    """Recomputed from what was recorded; of a learner that forgets at each step it would be another."""
+    recurrent = ImitatorSettings(NetworkSettings(hidden=(8,), memory=4), regression.Settings(updates=50))
+    guider = Plato(task, dataclasses.replace(settings(every=4, closeness=0.0), learner=recurrent))
+    collect, state = jax.jit(guider.collect), jax.jit(guider.init)(jax.random.key(0))
+    state, _ = jax.jit(guider.update)(state, collect(state, jax.random.key(1)), jax.random.key(2))
+    batch = collect(state, jax.random.key(3))
+    policy = guider.policy(state)
+
+    def expected(observations):
+        mean, std = policy.distribution.action_moments(policy.along(observations))
+        parts = batch.labels, 1.0 / batch.precisions, mean.reshape(batch.labels.shape), std.reshape(batch.labels.shape)
+        rows = zip(*(np.asarray(part, float).reshape(-1, 1) for part in parts), strict=True)
+        kl = [oracles.gaussian_kl(u, S[:, None], m, s[:, None] ** 2) for u, S, m, s in rows]
+        return np.reshape(kl, batch.labels.shape[:3]).mean(-1)
+
+    observations = batch.samples.observations
+    np.testing.assert_allclose(batch.kl, expected(observations), rtol=1e-3)
+    assert np.abs(expected(observations[..., None, :]) / np.asarray(batch.kl) - 1.0).max() > 5e-3
 
 
 def test_the_last_iterations_are_kept(collected):
