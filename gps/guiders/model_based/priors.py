@@ -109,7 +109,7 @@ class ClusterMixture:
         """Moments of the clusters, weighed by the mean responsibilities of a time step's samples."""
         fitted = state[1]
         w = transitions(samples.xs, samples.us)
-        shares, _ = mixture.responsibilities(mixture.whitening(fitted), w.reshape(-1, w.shape[-1]))
+        shares, _ = mixture.responsibilities(fitted, w.reshape(-1, w.shape[-1]))
         shares = jnp.einsum("mn,mntk->mtk", samples.share, shares.reshape(*w.shape[:-1], -1))
         scatter = jax.vmap(jax.vmap(lambda share: mixture.moments(fitted, share)[1]))(shares)
         return _conditioned(scatter, self.task.nx, self.settings.regularization)
