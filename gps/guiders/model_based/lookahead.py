@@ -70,23 +70,24 @@ class Lookahead:
             x: where the episode has come to.
             params: the episode's context, the time, and what the model has learned.
         """
-        t = params[1]
+        t, last_stage = params[1], self.task.horizon - 1
         tail = _window(nominal, t + self.horizon - self.every, self.every)
         old = jax.tree.map(lambda a, b: jnp.concatenate([a[self.every :], b]), last, tail)
-        # An episode that has gone far astray has no plan, and NaN is what iLQR answers.
         us = follow(lambda x, u, t: self.dynamics(x, u, t, params), x, old, 1.0)
         solution = ilqr.solve(
             self.dynamics,
-            _later(self.task.cost, self.task.horizon),
+            # the stage of the window's own time; an episode's last one goes on beyond its end
+            _of(self.task.cost, lambda x, u, t, params: (x, u, jnp.minimum(params[1] + t, last_stage), params[0])),
             x,
             us,
-            final_cost=_at_end(self.task.final_cost),
+            final_cost=_of(self.task.final_cost, lambda x, params: (x, params[0])),
             params=params,
             limits=(-1.0, 1.0),
             # a fixed number of iterations: nobody waits for another
             options=ilqr.Options(max_iterations=self.iterations, line_search_steps=4, batching="lockstep"),
         )
         new = solution.controller()
+        # an episode that has gone far astray has no plan, and NaN is what iLQR answers
         found = all_finite(new, batched=False)
         return select(found, new, old), found
 
@@ -103,20 +104,13 @@ class Lookahead:
         return Advice(jnp.clip(plan.act(step, x), -1.0, 1.0), jnp.linalg.cholesky(cov))
 
 
-def _later(cost, horizon: int):
-    """The stage cost of a window that begins at params[1]; an episode's last stage goes on beyond its end."""
+def _of(cost, arguments: Callable[..., tuple]):
+    """The cost, of least squares or not, as a function of what `arguments` makes its own arguments of."""
 
-    def shifted(function):
-        return lambda x, u, t, params: function(x, u, jnp.minimum(params[1] + t, horizon - 1), params[0])
+    def adapted(function):
+        return lambda *given: function(*arguments(*given))
 
-    return LeastSquares(shifted(cost.residual)) if isinstance(cost, LeastSquares) else shifted(cost)
-
-
-def _at_end(cost):
-    def shifted(function):
-        return lambda x, params: function(x, params[0])
-
-    return LeastSquares(shifted(cost.residual)) if isinstance(cost, LeastSquares) else shifted(cost)
+    return LeastSquares(adapted(cost.residual)) if isinstance(cost, LeastSquares) else adapted(cost)
 
 
 def _window(controller: LinearGaussian, first: Int[Array, ""] | int, count: int) -> LinearGaussian:

@@ -12,8 +12,8 @@ where at each step the teacher acts by
 
 Planning gives pi* as a Gaussian, N(u*, S) with S of the form of Q_uu^-1, so that p is a product of Gaussians. With
 closeness 0 the teacher acts alone, and the learner does not know what to do where its own errors lead; with a large one
-the learner acts, as in DAgger, and an untrained one falls. Nothing is fitted, there is no local model, and no
-multiplier: what ties the two together is where the data come from.
+the learner acts, as in DAgger, and an untrained one falls. There is no local model, and no multiplier: what ties the
+two together is where the data come from.
 
 Source:
     Kahn, Zhang, Levine, Abbeel, "PLATO: Policy learning with adaptive trajectory optimization", ICRA 2017. There the
@@ -45,7 +45,7 @@ from gps.guiders.model_based.start import StartSettings, start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
 from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks import episodes
-from gps.tasks.control_task import ControlTask, require_control, step_costs
+from gps.tasks.control_task import ControlTask, require_control
 from policies import regression
 from policies.network import NetworkPolicy
 
@@ -252,20 +252,17 @@ class Plato:
             alone = look.advise(plan, t % look.every, x)
             near = alone.closer_to(mean, std, closeness)
             precision = jax.scipy.linalg.cho_solve((alone.chol, True), jnp.eye(nu))
-            noted = (frames.reshape(-1), alone.mean, precision, _kl(near.mean, near.chol, mean, std))
+            noted = (alone.mean, precision, _kl(near.mean, near.chol, mean, std))
             notes = jax.tree.map(lambda rows, row: rows.at[t].set(row), notes, noted)
             memory = frames, remembered, plan, failed + ~found, notes
             return memory, near.mean + near.chol @ noise["action"]
 
-        none = tuple(jnp.zeros((T, *shape)) for shape in ((task.observation_size,), (nu,), (nu, nu), ()))
+        none = tuple(jnp.zeros((T, *shape)) for shape in ((nu,), (nu, nu), ()))
         frames, remembered = episodes.start_acting(task, policy)
         memory = (frames, remembered, look.begin(nominal), jnp.zeros((), jnp.int32), none)
         trajectory = rollout(task.simulator, act, task.initial_state(start, context), noise, memory)
-        _, _, _, failed, (observations, labels, precisions, kl) = trajectory.memory
-        xs = jax.vmap(task.control_state)(trajectory.states)
-        costs = step_costs(task, xs, trajectory.actions, context)
-        sound = trajectory.sound & jnp.isfinite(costs).all() & jnp.isfinite(observations).all()
-        episode = Samples(xs, trajectory.actions, observations, costs, sound.astype(xs.dtype))
+        *_, failed, (labels, precisions, kl) = trajectory.memory
+        episode = samples.recorded(task, trajectory, context, noise["frame"])
         return Labelled(episode, labels, precisions, kl.mean(), failed)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
-from dynamics.rollout import exploration_noise, rollout
+from dynamics.rollout import Trajectory, exploration_noise, rollout
 from gps.guiders.guider import DivergedError
 from gps.guiders.model_based.settings import SamplingSettings
 from gps.tasks import episodes
@@ -94,18 +94,29 @@ def collect(
 
         memory = episodes.start_acting(task, policy)
         trajectory = rollout(task.simulator, act, task.initial_state(start, context), noise, memory)
-        xs = jax.vmap(task.control_state)(trajectory.states)
-        seen = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise["frame"])
-        observations = episodes.stack_frames(seen, task.history)
-        costs = step_costs(task, xs, trajectory.actions, context)
-        sound = trajectory.sound & jnp.isfinite(costs).all() & jnp.isfinite(observations).all()
-        return Samples(xs, trajectory.actions, observations, costs, sound.astype(xs.dtype))
+        return recorded(task, trajectory, context, noise["frame"])
 
     contexts = task.train_contexts
     keys = jax.random.split(key, (len(contexts), settings.samples))
     many = jax.vmap(jax.vmap(one, in_axes=(None, None, None, 0)))
     collected = many(controllers, contexts, learner_collects, keys)
     return replace(without_diverged(collected, collected.weights), weights=collected.weights)
+
+
+def recorded(
+    task: ControlTask, trajectory: Trajectory, context: Float[Array, " nc"], noise: Float[Array, "T noise"]
+) -> Samples:
+    """One roll-out as a sample, without M and N.
+
+    Args:
+        noise: of the learner's frames.
+    """
+    xs = jax.vmap(task.control_state)(trajectory.states)
+    seen = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise)
+    observations = episodes.stack_frames(seen, task.history)
+    costs = step_costs(task, xs, trajectory.actions, context)
+    sound = trajectory.sound & jnp.isfinite(costs).all() & jnp.isfinite(observations).all()
+    return Samples(xs, trajectory.actions, observations, costs, sound.astype(xs.dtype))
 
 
 def without_diverged(episodes: Tree, weights: Float[Array, "M N"]) -> Tree:
