@@ -31,7 +31,7 @@ from controllers.types import LinearGaussian, QuadraticCost
 from gps.columns import Column, short
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based.local_model import LocalModel
-from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.penalty import MultiplierSettings, PenaltySettings, adapt_penalty
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
@@ -74,14 +74,13 @@ class Duals:
 
 
 @dataclass(frozen=True)
-class Badmm:
+class Badmm(Method):
     """See `gps.guiders.model_based.method.Method` and the top of this file."""
 
     settings: BadmmSettings
     name: str = "badmm"
     columns = (Column("lambda_norm", "|lambda|", short), Column("penalty", "penalty", short))
     learner_leads = False
-    learner_promises = False
     one_step = False
     needs_model = True
 

@@ -35,7 +35,7 @@ from controllers.types import LinearGaussian, QuadraticCost
 from gps.columns import Column, short
 from gps.guiders.guider import Metrics
 from gps.guiders.model_based.local_model import LocalModel
-from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
     LocalModelSettings,
@@ -70,14 +70,13 @@ class DgpsSettings:
 
 
 @dataclass(frozen=True)
-class Dgps:
+class Dgps(Method):
     """See `gps.guiders.model_based.method.Method` and the top of this file; the duals are lambda (T nu), task units."""
 
     settings: DgpsSettings
     name = "dgps"
     columns = (Column("lambda_norm", "|lambda|", short), Column("violation", "|u - pi|", ".3f"))
     learner_leads = False
-    learner_promises = False
     one_step = False
     needs_model = True
 

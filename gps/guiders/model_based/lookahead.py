@@ -60,7 +60,12 @@ class Lookahead:
         return _window(nominal, -self.every, self.horizon)
 
     def plan(
-        self, last: LinearGaussian, nominal: LinearGaussian, x: Float[Array, " nx"], params: tuple[Array, Array, Any]
+        self,
+        last: LinearGaussian,
+        nominal: LinearGaussian,
+        x: Float[Array, " nx"],
+        params: tuple[Array, Array, Any],
+        usable: Bool[Array, ""],
     ) -> tuple[LinearGaussian, Bool[Array, ""]]:
         """The plan from state x, and whether there is one; else it is the last one, moved on.
 
@@ -69,6 +74,7 @@ class Lookahead:
             nominal: for the whole episode.
             x: where the episode has come to.
             params: the episode's context, the time, and what the model has learned.
+            usable: whether the model says anything yet; where it does not, the last plan is moved on.
         """
         t, last_stage = params[1], self.task.horizon - 1
         tail = _window(nominal, t + self.horizon - self.every, self.every)
@@ -89,7 +95,7 @@ class Lookahead:
         new = solution.controller()
         # an episode that has gone far astray has no plan, and NaN is what iLQR answers
         found = all_finite(new, batched=False)
-        return select(found, new, old), found
+        return select(found & usable, new, old), found
 
     def advise(self, plan: LinearGaussian, step: Int[Array, ""], x: Float[Array, " nx"]) -> Advice:
         """What to do in state x, `step` actions after the plan was made.

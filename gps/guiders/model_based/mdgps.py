@@ -25,12 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
-
-from controllers.types import LinearGaussian
-from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.method import Condition, Method
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
     LocalModelSettings,
@@ -68,8 +63,8 @@ class MdgpsSettings:
 
 
 @dataclass(frozen=True)
-class Mdgps:
-    """See `gps.guiders.model_based.method.Method` and the top of this file; it has no duals."""
+class Mdgps(Method):
+    """See `gps.guiders.model_based.method.Method` and the top of this file."""
 
     settings: MdgpsSettings
     name = "mdgps"
@@ -79,30 +74,13 @@ class Mdgps:
     needs_model = True
 
     @property
-    def rounds(self) -> int:
-        return 1
-
-    @property
     def learner_promises(self) -> bool:
         return self.settings.step_rule == "global"
-
-    def start(self, controller: LinearGaussian) -> tuple[()]:
-        del controller
-        return ()
-
-    def restart(self, duals: tuple[()]) -> tuple[()]:
-        return duals
 
     def improve(self, condition: Condition, duals: tuple[()]) -> TrajectoryStep:
         c = condition
         tolerance = self.settings.trust_region.tolerance
         return improve_within(c.model, c.model.cost, c.reference, c.limit, c.eta, tolerance)
-
-    def targets(self, controller: LinearGaussian, duals: tuple[()], xs: Float[Array, "N T nx"]):
-        return jax.vmap(controller.means)(xs), controller.precision, jnp.ones(xs.shape[1])
-
-    def pull_back(self, agreement: Agreement, condition: Condition, duals: tuple[()], settle: Array):
-        return duals, {}
 
 
 def mdgps(task: ControlTask, settings: MdgpsSettings) -> ModelBased:

@@ -27,12 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
-
-from controllers.types import LinearGaussian
-from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.method import Condition, Method
 from gps.guiders.model_based.pi2 import improve_by_samples
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
@@ -62,36 +57,18 @@ class PigpsSettings:
 
 
 @dataclass(frozen=True)
-class Pigps:
-    """See `gps.guiders.model_based.method.Method` and the top of this file; it has no duals."""
+class Pigps(Method):
+    """See `gps.guiders.model_based.method.Method` and the top of this file."""
 
     settings: PigpsSettings
     name = "pigps"
     columns = ()
     learner_leads = True
-    learner_promises = False
     one_step = True
     needs_model = False
 
-    @property
-    def rounds(self) -> int:
-        return 1
-
-    def start(self, controller: LinearGaussian) -> tuple[()]:
-        del controller
-        return ()
-
-    def restart(self, duals: tuple[()]) -> tuple[()]:
-        return duals
-
     def improve(self, condition: Condition, duals: tuple[()]) -> TrajectoryStep:
         return improve_by_samples(condition)
-
-    def targets(self, controller: LinearGaussian, duals: tuple[()], xs: Float[Array, "N T nx"]):
-        return jax.vmap(controller.means)(xs), controller.precision, jnp.ones(xs.shape[1])
-
-    def pull_back(self, agreement: Agreement, condition: Condition, duals: tuple[()], settle: Array):
-        return duals, {}
 
 
 def pigps(task: ControlTask, settings: PigpsSettings) -> ModelBased:

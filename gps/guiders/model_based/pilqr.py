@@ -28,14 +28,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from controllers import path_integral
-from controllers.types import LinearGaussian
 from gps.columns import Column
-from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
     LocalModelSettings,
@@ -66,27 +64,15 @@ class PilqrSettings:
 
 
 @dataclass(frozen=True)
-class Pilqr:
-    """See `gps.guiders.model_based.method.Method` and the top of this file; it has no duals."""
+class Pilqr(Method):
+    """See `gps.guiders.model_based.method.Method` and the top of this file."""
 
     settings: PilqrSettings
     name = "pilqr"
     columns = (Column("explained", "explained", ".2f"),)
     learner_leads = True
-    learner_promises = False
     one_step = True
     needs_model = False  # a model that is not faithful explains little
-
-    @property
-    def rounds(self) -> int:
-        return 1
-
-    def start(self, controller: LinearGaussian) -> tuple[()]:
-        del controller
-        return ()
-
-    def restart(self, duals: tuple[()]) -> tuple[()]:
-        return duals
 
     def improve(self, condition: Condition, duals: tuple[()]) -> TrajectoryStep:
         c, T = condition, len(condition.reference.k)
@@ -104,9 +90,6 @@ class Pilqr:
         kl = jnp.where(usable, planned.kl, 0.0) + step.kl.sum()  # of one step and the other
         solved = all_finite(step.controller, batched=False)
         return TrajectoryStep(step.controller, solved, kl, jnp.where(usable, planned.eta, c.eta), planned.sweeps)
-
-    def targets(self, controller: LinearGaussian, duals: tuple[()], xs: Float[Array, "N T nx"]):
-        return jax.vmap(controller.means)(xs), controller.precision, jnp.ones(xs.shape[1])
 
     def pull_back(self, agreement: Agreement, condition: Condition, duals: tuple[()], settle: Array):
         return duals, {"explained": explain(condition)[1].explained.mean()}

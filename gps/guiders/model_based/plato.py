@@ -28,7 +28,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from controllers.types import LinearGaussian
 from dynamics.rollout import rollout
@@ -36,11 +36,10 @@ from gps.columns import Column, short, span
 from gps.errors import UserError
 from gps.guiders.guider import Metrics
 from gps.guiders.learner import NetworkSettings
-from gps.guiders.model_based import samples
+from gps.guiders.model_based import priors, samples
 from gps.guiders.model_based.lookahead import Lookahead
-from gps.guiders.model_based.model_priors import IdentifiedModel, Known
 from gps.guiders.model_based.samples import Samples
-from gps.guiders.model_based.settings import OF_MODEL, LocalModelSettings, TaughtLearnerSettings
+from gps.guiders.model_based.settings import FOR_PLANS, LocalModelSettings, TaughtLearnerSettings
 from gps.guiders.model_based.start import StartSettings, start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
 from gps.settings import check_at_least, check_one_of, check_positive
@@ -54,7 +53,9 @@ from policies.network import NetworkPolicy
 class LookaheadSettings:
     """How the teacher looks ahead, and how it acts."""
 
-    model: str = "known"  # of the plans: "known", or "identified", whose parameters follow the episodes so far
+    # Of the plans: "known", "identified" (the known one with parameters that fit the episodes so far), or "neural" (a
+    # network that is trained on them; in the first iteration the teacher follows the controllers of `start`).
+    model: str = "known"
     identify: tuple[str, ...] = ()  # those parameters; see `LocalModelSettings`
     horizon: int = 0  # actions of a plan; 0 is the task's
     every: int = 5  # actions between two plans; in between it follows the feedback of the last
@@ -62,7 +63,7 @@ class LookaheadSettings:
     closeness: float = 1.0  # weight of the divergence from the learner, from the second iteration on
 
     def __post_init__(self):
-        check_one_of(self, "model", OF_MODEL)
+        check_one_of(self, "model", FOR_PLANS)
         check_at_least(self, 0, "horizon", "closeness")
         check_at_least(self, 1, "every", "iterations")
 
@@ -157,13 +158,18 @@ class Plato:
                 f"guider.lookahead.every = {s.every}: a plan of {horizon} actions ends before the next is made; "
                 f"take at most {horizon}"
             )
+        if s.model == "neural" and settings.start.controller == "ilqr":
+            raise UserError(
+                "guider.start.controller = 'ilqr' plans on the known model, which guider.lookahead.model = 'neural' "
+                "is there to do without: take 'auto', 'pd' or 'demonstration'"
+            )
         self.task = task
         self.settings = settings
         learner = settings.learner
         self.teaching = Teaching(task, TaughtLearnerSettings(learner.network, learner.training))
         model = LocalModelSettings(prior=s.model, identify=s.identify)
         try:
-            self.model: Any = (Known if s.model == "known" else IdentifiedModel)(task, model)
+            self.model: Any = priors.PRIORS[s.model](task, model)
         except ValueError as error:
             raise UserError(
                 f"guider.lookahead.model = {s.model!r}: 'plato' plans on the task's model, and {error}"
@@ -220,17 +226,24 @@ class Plato:
             "saturated_actions": (jnp.abs(new.us) >= 1.0).mean((1, 2, 3)),
         }
         model = self.model.update(state.model, new)
+        # what was taught without a plan is forgotten as soon as there are plans
+        kept = replace(kept, samples=replace(kept.samples, weights=kept.samples.weights * self._plans(state)))
         return replace(state, learner=learner, kept=kept, model=model, iteration=state.iteration + 1), metrics
 
     def policy(self, state: PlatoState) -> NetworkPolicy:
         """The learner's policy."""
         return state.learner.policy
 
+    def _plans(self, state: PlatoState) -> Bool[Array, ""]:
+        """Whether the model says anything yet."""
+        return (state.iteration > 0) | (self.settings.lookahead.model != "neural")
+
     def _episode(
         self, nominal: LinearGaussian, state: PlatoState, closeness: Array, context: Array, key: PRNGKeyArray
     ) -> Labelled:
         """One episode of the teacher."""
         task, look, policy, model = self.task, self.lookahead, state.learner.policy, state.model
+        usable = self._plans(state)
         T, nu = task.horizon, task.nu
         start, action, frame = jax.random.split(key, 3)
         noise = {
@@ -246,7 +259,7 @@ class Plato:
             # t is the same in all episodes, so that this stays a branch in a batch of them
             plan, found = jax.lax.cond(
                 t % look.every == 0,
-                lambda: look.plan(plan, nominal, x, (context, t, model)),
+                lambda: look.plan(plan, nominal, x, (context, t, model), usable),
                 lambda: (plan, jnp.asarray(True)),
             )
             alone = look.advise(plan, t % look.every, x)

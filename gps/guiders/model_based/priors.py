@@ -137,6 +137,10 @@ class Network:
         at = jnp.concatenate([deviations.xs[:, :-1], deviations.us], axis=-1)
         return deviations.believed(jax.vmap(jax.vmap(state[1].network.slope))(at))
 
+    def dynamics(self, x: Array, u: Array, t: Array, params: tuple[Array, Array, Any]) -> Array:
+        """x' for plans; of `params`, which begin with context and time, only the prior's state matters."""
+        return x + params[2][1].network.change(jnp.concatenate([x, u]))
+
 
 PRIORS = {
     "pooled": Pooled,

@@ -13,6 +13,7 @@ from policies import regression
 COLLECTORS = ("controllers", "learner", "both")
 PRIORS = ("pooled", "window", "mixture", "neural", "identified", "known")
 OF_MODEL = ("identified", "known")  # those that take dynamics from a model, and need no second sample
+FOR_PLANS = ("known", "identified", "neural")  # those that say what follows anywhere, not around samples alone
 LINEARIZATIONS = ("auto", "differentiation", "regression")
 
 

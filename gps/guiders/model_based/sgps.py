@@ -36,7 +36,7 @@ from controllers.kl import add_weighted, negative_log_prob
 from controllers.types import LinearGaussian
 from gps.columns import Column, short
 from gps.guiders.guider import Metrics
-from gps.guiders.model_based.method import Agreement, Condition
+from gps.guiders.model_based.method import Agreement, Condition, Method
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.settings import (
     LocalModelSettings,
@@ -81,14 +81,13 @@ class SgpsSettings:
 
 
 @dataclass(frozen=True)
-class Sgps:
+class Sgps(Method):
     """See `gps.guiders.model_based.method.Method` and the top of this file; the duals are lambda (T)."""
 
     settings: SgpsSettings
     name = "sgps"
     columns = (Column("price", "lambda", short), Column("violation", "KL", short))
     learner_leads = False
-    learner_promises = False
     one_step = False
     needs_model = True
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import oracles
+from support.carts import Cart
 from support.model_based import in_deviations, iterate, made_up, small_guider
 from support.policies import means, stds
 
@@ -44,6 +45,52 @@ def test_c_step_is_the_optimum_within_the_limit_around_the_learner(task):
         for a, b in zip(ours, best, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-2)
     assert (np.array(before) - np.array(optimum)).max() > 1.0
+
+
+def test_an_iteration_on_linear_dynamics_moves_a_controller_by_the_limit_from_the_learner_before():
+    """In the simulator's own linear dynamics, not those that were fitted; from the second iteration the limit binds.
+
+    The divergence of the next learner from the one before is within it too, but for what the S-step leaves behind.
+    """
+    task = Cart(horizon=8)
+    region = ("trust_region.kl_step=0.05", "local_model.prior=pooled", "learner.training.updates=300")
+    guider = small_guider("mdgps", task, "sampling.samples=8", *region)
+    states, rows, (collect, _) = iterate(guider, 4)
+    prepare = jax.jit(guider.prepare)
+    linear = slopes(task)
+    for i in (1, 2, 3):
+        key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), i))  # of `iterate`
+        _, prepared, _ = prepare(states[i], collect(states[i], key))
+        _, later, _ = prepare(states[i + 1], prepared.samples)
+        limit = np.asarray(rows[i]["kl_limit"]) * task.horizon
+        for m in range(2):
+            problem = as_problem(linear, jax.tree.map(lambda leaf: leaf[m], prepared.models))  # noqa: B023
+            before, after, taught = (
+                [np.asarray(leaf[m], float) for leaf in (who.K, who.k, who.chol)]
+                for who in (prepared.learner, states[i + 1].controllers, later.learner)
+            )
+            assert oracles.trajectory_kl(problem, after, before) == pytest.approx(limit[m], rel=0.05)
+            assert oracles.trajectory_kl(problem, taught, before) < 1.3 * limit[m]
+
+
+def slopes(task):
+    """A, B and c of one action, by the simulator; float64."""
+
+    def step(x, u):
+        return np.asarray(task.control_state(task.simulator.step(jnp.concatenate([jnp.zeros(1), x]), u)), float)
+
+    origin = step(jnp.zeros(2), jnp.zeros(1))
+    A = np.stack([step(jnp.asarray(e), jnp.zeros(1)) - origin for e in np.eye(2)], axis=1)
+    return A, (step(jnp.zeros(2), jnp.ones(1)) - origin)[:, None], origin
+
+
+def as_problem(linear, model):
+    """A problem of the oracles in absolute coordinates: these dynamics, and the starts of a local model."""
+    T = len(model.us)
+    A, B, c = (np.broadcast_to(part, (T, *part.shape)) for part in linear)
+    start = np.asarray(model.initial.mean + model.xs[0], float), np.asarray(model.initial.cov, float)
+    noise = np.broadcast_to(1e-8 * np.eye(2), (T, 2, 2))
+    return oracles.Problem((A, B, c, noise), None, start)
 
 
 def test_s_step_imitates_the_controllers_and_takes_their_mean_precision(task, trained):

@@ -109,7 +109,9 @@ def test_feedback_between_plans_is_that_of_the_regulator(task, linear):
     look = Lookahead(task, guider.model.dynamics, horizon=T, every=4, iterations=2, std=0.1)
     x, context = jnp.array([0.3, -0.2]), task.train_contexts[1]
     nominal = jax.tree.map(lambda a: a[1], guider.init(jax.random.key(0)).nominal)
-    found = jax.jit(lambda: look.plan(look.begin(nominal), nominal, x, (context, jnp.asarray(0), ())))
+    found = jax.jit(
+        lambda: look.plan(look.begin(nominal), nominal, x, (context, jnp.asarray(0), ()), jnp.asarray(True))
+    )
     plan, sound = found()
     assert sound
     moved = np.array([0.25, 0.1])
@@ -179,6 +181,25 @@ def test_plans_follow_the_parameters_that_are_identified(task, linear):
     assert abs(errors[1]) < 2e-3
 
 
+def test_plans_follow_a_network_that_has_seen_the_episodes(task, linear):
+    """The teacher holds still at first; the network learns from those episodes, and the learner forgets them."""
+    guider = Plato(task, settings(every=1, model="neural", closeness=0.0))
+    collect, update = jax.jit(guider.collect), jax.jit(guider.update)
+    state, batches = jax.jit(guider.init)(jax.random.key(0)), []
+    for i in range(3):
+        batches.append(collect(state, jax.random.key(i)))
+        state, _ = update(state, batches[-1], jax.random.key(i))
+        assert [float(weight) for weight in state.kept.samples.weights.sum(0)] == [[0] * 4, [0, 0, 4, 4], [4] * 4][i]
+    np.testing.assert_array_equal(batches[0].labels, 0.0)
+    assert all(batch.failed.sum() == 0 for batch in batches)
+    labels, expected = [], []
+    for m, n, t in ((0, 0, 0), (1, 1, 3), (2, 0, 1), (3, 0, 5)):
+        goal = 0.2 * float(task.train_contexts[m, 0])
+        labels.append(float(batches[2].labels[m, n, t, 0]))
+        expected.append(best_actions(linear, np.asarray(batches[2].samples.xs[m, n, t], float), goal, T)[0])
+    np.testing.assert_allclose(labels, expected, atol=0.1 * np.abs(expected).max())
+
+
 def test_the_teacher_close_to_the_learner_minimises_both_divergences():
     """Against the divergences, written out in float64, of Gaussians around it."""
     rng = np.random.default_rng(0)
@@ -214,6 +235,12 @@ def test_the_teacher_close_to_the_learner_minimises_both_divergences():
 def test_plans_that_do_not_fit_are_refused(task, lookahead, message):
     with pytest.raises(UserError, match=message):
         Plato(task, settings(**lookahead))
+
+
+def test_a_network_in_place_of_the_model_does_not_start_from_the_model(task):
+    given = dataclasses.replace(settings(model="neural"), start=StartSettings("ilqr"))
+    with pytest.raises(UserError, match=r"guider.start.controller = 'ilqr' plans on the known model"):
+        Plato(task, given)
 
 
 def test_a_task_that_can_not_be_planned_on_is_refused():

@@ -237,7 +237,7 @@ def moved(gradient) -> set[str]:
         (("critic",), {"critic"}),
         (("improve", "teach", "pull_back", "follow", "critic"), {"guider", "learner", "critic"}),
     ],
-    ids="+".join,
+    ids=lambda names: "+".join(sorted(names)),
 )
 @pytest.mark.parametrize("name", ["gpo-clip", "gpo-penalty"])
 def test_each_term_trains_its_own_network(name, terms, trained):
