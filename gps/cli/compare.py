@@ -34,6 +34,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
         metavar="SCORE",
         help="likewise, the mean test score, in the unit of each task (centimetres of the reacher)",
     )
+    parser.add_argument(
+        "--solved-threshold", type=float, metavar="PERCENT", help="likewise, the share of test episodes that are solved"
+    )
     parser.add_argument("--out", help="folder of runs and results (default: runs/compare-TASK)")
     return parser
 
@@ -56,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         settings=[*iterations, *options.set],
         settings_for=settings_for,
         out=options.out,
-        goals=Goals(options.threshold, options.score_threshold),
+        goals=Goals(options.threshold, options.score_threshold, options.solved_threshold),
     )
     print(f"\n{comparison.text}")
     for path in comparison.files:

@@ -24,6 +24,7 @@ PANELS = (  # what is drawn over what: the fields of a `Curve`
     ("seconds", "returns", "training (s)", "return"),
     ("steps", "scores", "simulator steps", ""),  # the score's own name
     ("seconds", "scores", "training (s)", ""),
+    ("steps", "solved", "simulator steps", "test episodes solved (%)"),
 )
 
 
@@ -34,7 +35,7 @@ def comparison(results: Sequence[Result], goals: Goals, path: Path) -> list[Path
 
 @styled
 def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
-    """A row of panels for each task: return and test score, each over steps and over training time.
+    """A row of panels for each task: return and test score, each over steps and over training time, and what is solved.
 
     Seeds are aligned by the evaluation; over time a point is at the median of their training times. A panel that no
     task has numbers for is left out.
@@ -44,7 +45,8 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
         return None
     tasks, guiders = ([*dict.fromkeys(names)] for names in zip(*((r.task, r.guider) for r in results), strict=True))
     wide = len(panels) > 2
-    figure = Figure(figsize=(WIDE if wide else 2 / 3 * WIDE, 2.0 * len(tasks) + 0.4))
+    width = max(1.0, len(panels) / 4) if wide else 2 / 3
+    figure = Figure(figsize=(width * WIDE, 2.0 * len(tasks) + 0.4))
     grid = figure.subplots(len(tasks), len(panels), squeeze=False)
     for task, line in zip(tasks, grid, strict=True):
         line[0].set_title(task, loc="left", fontsize=7.5, fontweight="bold")
@@ -52,7 +54,7 @@ def comparison_figure(results: Sequence[Result], goals: Goals) -> Figure | None:
             of_task = [(guiders.index(result.guider), result) for result in results if result.task == task]
             for number, result in of_task:
                 _learning_curve(axes, result.curve, x, field, number, result.guider)
-            goal = goals.score if field == "scores" else goals.learner_return
+            goal = {"returns": goals.learner_return, "scores": goals.score, "solved": goals.solved}[field]
             _finish(axes, field, goal)
             axes.set(xlabel=xlabel, ylabel=ylabel or f"test {of_task[0][1].score.label}")
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]}

@@ -55,6 +55,11 @@ class Learning:
     solved: Float[np.ndarray, " n"]  # test episodes that solved the task
     episodes: Float[np.ndarray, " n"]  # test episodes
 
+    @property
+    def solved_share(self) -> Float[np.ndarray, " n"]:
+        """Of the test episodes, %."""
+        return 100.0 * self.solved / self.episodes
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -64,6 +69,7 @@ class Curve:
     seconds: Float[np.ndarray, " n"]  # median over the seeds that were evaluated there
     returns: Estimate
     scores: Estimate
+    solved: Estimate  # share of the test episodes that solved the task, %
 
 
 class Goals(NamedTuple):
@@ -71,12 +77,17 @@ class Goals(NamedTuple):
 
     learner_return: float | None = None
     score: float | None = None  # of each task, in the unit of its own
+    solved: float | None = None  # share of the test episodes that solve the task, %
 
     def check(self) -> None:
         """Raise SettingsError for a goal that can not be reached or missed."""
         for what, goal in (("return", self.learner_return), ("score", self.score)):
             if goal is not None and not math.isfinite(goal):
                 raise SettingsError(f"the {what} to reach must be finite, not {goal}")
+        if self.solved is not None and not 0.0 < self.solved <= 100.0:
+            raise SettingsError(
+                f"the share of solved test episodes to reach is in per cent, above 0 and at most 100, not {self.solved}"
+            )
 
 
 GOALS = Goals()
@@ -100,6 +111,7 @@ class Result:
     area: Estimate  # see `area`
     steps_to_return: Estimate  # over the seeds that reached the goal; its count says how many
     steps_to_score: Estimate
+    steps_to_solved: Estimate
     seconds: Estimate  # of training, without compilation and evaluations
     curve: Curve
 
@@ -185,7 +197,8 @@ def curve(runs: Sequence[Learning]) -> Curve:
         return table
 
     seconds = np.nanmedian(aligned("seconds"), axis=0) if runs else np.empty(0)
-    return Curve(steps, seconds, estimate(aligned("returns")), estimate(aligned("scores")))
+    estimates = (estimate(aligned(field)) for field in ("returns", "scores", "solved_share"))
+    return Curve(steps, seconds, *estimates)
 
 
 def summarise(
@@ -204,7 +217,7 @@ def summarise(
         runs: of those that came to their end.
         between: steps for the area; see `area_range`.
     """
-    best, near = (np.nan if goal is None else goal for goal in goals)  # nothing compares with NaN
+    best, near, most = (np.nan if goal is None else goal for goal in goals)  # nothing compares with NaN
     better = np.greater_equal if task[1].more_is_better else np.less_equal
     judged = [run for run in runs if len(run.steps) and math.isfinite(run.solved[-1])]
     return Result(
@@ -222,6 +235,7 @@ def summarise(
         area=_over(runs, lambda run: area(run.steps, run.returns, *between)),
         steps_to_return=_over(runs, lambda run: steps_to(run.steps, run.returns >= best)),
         steps_to_score=_over(runs, lambda run: steps_to(run.steps, better(run.scores, near))),
+        steps_to_solved=_over(runs, lambda run: steps_to(run.steps, run.solved_share >= most)),
         seconds=_over(runs, lambda run: run.seconds[-1]),
         curve=curve(runs),
     )

@@ -19,6 +19,7 @@ ESTIMATES = {
     "final_score": "final_score",
     "steps_to_return": "steps_to_return",
     "steps_to_score": "steps_to_score",
+    "steps_to_solved": "steps_to_solved",
     "seconds": "training_seconds",
 }
 
@@ -55,6 +56,9 @@ def _scores(results: Sequence[Result], scores: set[Score], goals: Goals) -> dict
     columns = {f"test {alike.label}" if alike else "test score": cells}
     if any(result.episodes for result in results):
         columns["solved"] = [_rate(result.solved, result.episodes) for result in results]
+        if goals.solved is not None:
+            name = f"steps to {goals.solved:g} % solved"
+            columns[name] = [_reached(result.steps_to_solved, result.seeds) for result in results]
     if goals.score is not None:
         name = f"steps to {goals.score:g} {alike.unit}".rstrip() if alike else f"steps to score {goals.score:g}"
         columns[name] = [_reached(result.steps_to_score, result.seeds) for result in results]

@@ -97,11 +97,18 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(trained):
 
 
 def test_the_table_holds_the_numbers_of_the_folders(trained):
-    found = compared(seeds=5, goals=Goals(-10.0, 4.0))
+    found = compared(seeds=5, goals=Goals(-10.0, 4.0, 75.0))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.text.splitlines() if line[:1] == "|"]
     assert len({len(line) for line in found.text.splitlines() if line[:1] == "|"}) == 1  # aligned
     columns = ["task", "guider", "seeds", "steps", "final return", "area under return", "steps to return -10"]
-    assert lines[0] == [*columns, "test distance (cm)", "solved", "steps to 4 cm", "training (s)"]
+    assert lines[0] == [
+        *columns,
+        "test distance (cm)",
+        "solved",
+        "steps to 75 % solved",
+        "steps to 4 cm",
+        "training (s)",
+    ]
     final = 8 * (2 + 3 + 4) / 3 / 3  # of the seeds between the quartiles, in the third iteration
     assert lines[2][:4] == ["reacher", "badmm", "5", "300"]
     assert lines[2][4].startswith(f"-{final:.2f} [-")
@@ -109,8 +116,9 @@ def test_the_table_holds_the_numbers_of_the_folders(trained):
     assert lines[2][6] == "200 [100, 300], 3 of 5"
     assert lines[2][7].startswith(f"{final:.2f} [")
     assert lines[2][8] == "50 % (10 of 20)"
-    assert lines[2][9] == "200, 1 of 5"
-    assert lines[2][10] == "6.00 [6.00, 6.00]"
+    assert lines[2][9] == "100 [100, 100], 2 of 5"  # by seeds 3 and 4
+    assert lines[2][10] == "200, 1 of 5"
+    assert lines[2][11] == "6.00 [6.00, 6.00]"
     assert lines[3][1:4] == ["other", "5", "3.0k"]
     assert lines[2][5] == lines[2][4]  # the other guider begins where badmm has ended
     # trapezoids over the logarithm of 1000, 2000 and 3000 steps, where seed s has -8, -4 and -8/3 times s + 1

@@ -91,6 +91,16 @@ def test_a_task_has_a_row_and_a_guider_the_same_look_everywhere():
     assert [text.get_text() for text in legend.get_texts()] == ["one", "three", "sixth-1"]
 
 
+def test_where_tasks_say_what_is_solved_its_share_has_a_panel():
+    result = result_of(solved=np.array([0.0, 2, 5, 19, 20]), episodes=np.full(5, 20.0))
+    figure = drawn([result], Goals(solved=90.0))
+    axes = figure.axes[-1]
+    assert (len(figure.axes), axes.get_ylabel()) == (5, "test episodes solved (%)")
+    np.testing.assert_allclose(lines_of(axes)["guide"], np.stack([result.curve.steps, [0, 10, 25, 95, 100]], 1))
+    assert axes.lines[-1].get_ydata()[0] == 90.0
+    assert all(labels_of(figure))
+
+
 def test_what_there_are_no_numbers_for_is_left_out():
     returns_only = result_of(scores=np.full(5, nan))
     assert [axes.get_ylabel() for axes in drawn([returns_only]).axes] == ["return", "return"]

@@ -134,7 +134,7 @@ def test_steps_to_a_goal_are_those_of_the_first_time():
 def test_seeds_are_aligned_by_their_steps():
     """The second seed has no evaluation at 20 steps, and one that diverged at 30."""
     runs = [
-        run_of([10, 20, 30], [1, 2, 3], [0.1, 0.2, 0.3], [1.0, 2, 3]),
+        run_of([10, 20, 30], [1, 2, 3], [0.1, 0.2, 0.3], [1.0, 2, 3], [5, 10, 20]),
         run_of([10, 30], [5, nan], [0.5, 0.7], [3.0, 9]),
         run_of([10, 20, 30], [9, 4, 7], [0.3, 0.4, 0.2], [2.0, 8, 4]),
     ]
@@ -146,6 +146,8 @@ def test_seeds_are_aligned_by_their_steps():
     np.testing.assert_allclose(found.returns.low, [1, 2, 3])
     np.testing.assert_allclose(found.returns.high, [9, 4, 7])
     np.testing.assert_allclose(found.scores.value, [0.3, 0.3, 0.4])
+    np.testing.assert_allclose(found.solved.value, [25, 50, 100])  # of 20, of the one that says so
+    np.testing.assert_array_equal(found.solved.count, [1, 1, 1])
     assert len(curve([]).steps) == 0
 
 
@@ -155,7 +157,7 @@ def test_a_result_is_of_the_last_evaluations_and_of_those_that_reached_the_goals
         run_of([10, 100], [-2, -3], [1, 3], [3, 7], [20, 9]),
         run_of([10, 100], [-9, nan], [9, nan], [1, 8]),
     ]
-    result = summarise(("reach", DISTANCE), "guide", 5, runs, Goals(-2.0, 2.0), (10, 100))
+    result = summarise(("reach", DISTANCE), "guide", 5, runs, Goals(-2.0, 2.0, 80.0), (10, 100))
     assert (result.task, result.guider, result.seeds, result.finished, result.steps) == ("reach", "guide", 5, 3, 100)
     numbers = {
         "final_return": (-2.0, 2),
@@ -163,6 +165,7 @@ def test_a_result_is_of_the_last_evaluations_and_of_those_that_reached_the_goals
         "area": ((-3 - 2.5 - 9) / 3, 3),
         "steps_to_return": (55.0, 2),
         "steps_to_score": (55.0, 2),
+        "steps_to_solved": (55.0, 2),  # 17 of 20 at the end, 20 of 20 at first and fewer later
         "seconds": (7.0, 3),
     }
     for field, (value, count) in numbers.items():
@@ -180,7 +183,13 @@ def test_goals_that_can_not_be_reached_or_missed_are_refused(goal):
     with pytest.raises(SettingsError, match=f"the score to reach must be finite, not {goal}"):
         Goals(score=goal).check()
     Goals(None, None).check()
-    Goals(-5.0, -2.0).check()
+    Goals(-5.0, -2.0, 100.0).check()
+
+
+@pytest.mark.parametrize("share", [0.0, 101.0, nan])
+def test_a_share_that_can_not_be_solved_is_refused(share):
+    with pytest.raises(SettingsError, match=f"in per cent, above 0 and at most 100, not {share}"):
+        Goals(solved=share).check()
 
 
 def test_without_goals_or_runs_there_is_nothing_to_reach():
