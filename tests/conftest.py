@@ -10,10 +10,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see gps/__init__.py, which is too late where jax is imported first
 
+# Compilation is most of the time of the tests, and their programs run for a moment: optimise them little.
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true " + os.environ.get("XLA_FLAGS", "")
+)
+
 import jax
 import pytest
 
-# Compilation is most of the time of the tests: keep what was compiled between runs of the suite.
+# And keep what was compiled between runs of the suite.
 _cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(tempfile.gettempdir()) / "gps-test-compilation-cache")
 jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

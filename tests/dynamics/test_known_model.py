@@ -311,10 +311,9 @@ def test_an_integrator_that_mujoco_does_not_differentiate_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
-def test_ilqr_with_the_known_model_reaches_a_target(arms, engine):
-    """Planned through either engine, and executed by the one in C."""
-    arm = arms[engine]
+def test_ilqr_with_the_known_model_reaches_a_target(arms):
+    """In single precision."""
+    arm = arms["mujoco"]
     target, dynamics = jnp.array([-0.08, 0.12]), known_dynamics(arm.simulator)
     solution = ilqr.solve(
         dynamics,
@@ -324,7 +323,7 @@ def test_ilqr_with_the_known_model_reaches_a_target(arms, engine):
         final_cost=lambda x: arm.final_cost(x, target),
     )
     start = jnp.array([0.0, 0.0, 1.6, 0.0, 0.0])
-    executed = rollout(arms["mujoco"].simulator, lambda m, t, s, u: (m, u), start, solution.actions).states[:, 1:]
+    executed = rollout(arm.simulator, lambda m, t, s, u: (m, u), start, solution.actions).states[:, 1:]
     np.testing.assert_allclose(executed, solution.states, atol=1e-3)
     distances = np.linalg.norm(jax.vmap(arm.point)(executed) - target, axis=1)
     assert distances[0] > 0.1

@@ -1,5 +1,6 @@
 """Small model-based guiders, a loop around them, and made-up problems as numpy and as guiders have them."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -45,6 +46,17 @@ def iterate(guider, count, seed=0):
         states.append(state)
         rows.append(metrics)
     return states, rows, (collect, step)
+
+
+def changed(state, **values):
+    """`dataclasses.replace` by arrays of the types that are there: for others a program would be compiled anew."""
+
+    def alike(new, old):
+        return jnp.asarray(np.asarray(new, old.dtype))
+
+    return dataclasses.replace(
+        state, **{name: jax.tree.map(alike, value, getattr(state, name)) for name, value in values.items()}
+    )
 
 
 def all_finite(tree) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import oracles
 from support.carts import Cart
-from support.model_based import in_deviations, iterate, made_up, small_guider
+from support.model_based import changed, in_deviations, iterate, made_up, small_guider
 from support.policies import means, stds
 
 from gps.guiders.model_based.mdgps import Mdgps, MdgpsSettings, mdgps
@@ -156,12 +156,12 @@ def test_one_step_for_all_conditions_by_the_promises_that_were_kept(trained):
     promised = np.array([1.0, 3.0, 0.0], np.float32)
     for broken in (1.0, 0.25):
         before = after.objective + jnp.asarray([broken, broken, 5.0])
-        changed, _, metrics = prepare(
-            dataclasses.replace(state, objective=before, promised=before - promised, step=jnp.full(3, 0.5)), samples
+        judged, _, metrics = prepare(
+            changed(state, objective=before, promised=before - promised, step=np.full(3, 0.5)), samples
         )
         gained = 2 * broken
         factor = np.clip(4 / (2 * (4 - gained)), 0.1, 5.0)
-        np.testing.assert_allclose(changed.step, np.clip(0.5 * factor, 0.1, 1.0), rtol=1e-3)
+        np.testing.assert_allclose(judged.step, np.clip(0.5 * factor, 0.1, 1.0), rtol=1e-3)
         np.testing.assert_array_equal(np.isnan(metrics["predicted_improvement"]), [False, False, True])
 
 
