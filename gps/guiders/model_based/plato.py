@@ -42,7 +42,6 @@ from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import FOR_PLANS, LocalModelSettings, TaughtLearnerSettings
 from gps.guiders.model_based.start import StartSettings, start_controllers
 from gps.guiders.model_based.teaching import Learner, Teaching
-from gps.pytrees import select
 from gps.settings import check_at_least, check_one_of, check_positive
 from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, require_control
@@ -92,9 +91,9 @@ class ImitatorSettings:
 
 @dataclass(frozen=True)
 class PlatoSettings:
-    """Settings of PLATO; the first plans of the first episodes begin with the controllers of `start`.
+    """Settings of PLATO; the controllers of `start` are the nominal ones that the first plans begin with.
 
-    Those of later episodes begin with what the last one followed, and go on to improve it.
+    Those go on to improve them, so that the nominal ones need not be the best.
     """
 
     start: StartSettings = field(default_factory=lambda: StartSettings("ilqr", iterations=20))
@@ -113,7 +112,6 @@ class Labelled:
     precisions: Float[Array, "M N T nu nu"]
     kl: Float[Array, "M N"]  # nats a step, KL(teacher || learner)
     failed: Int[Array, "M N"]  # plans that were not found
-    followed: LinearGaussian | None = None  # the steps of the plans that it followed; not of the episodes that are kept
 
 
 @jax.tree_util.register_dataclass
@@ -122,7 +120,7 @@ class PlatoState:
     """What one iteration hands to the next."""
 
     learner: Learner
-    nominal: LinearGaussian  # what plans begin with, leading M; in absolute coordinates
+    nominal: LinearGaussian  # leading M; in absolute coordinates
     kept: Labelled  # of the last iterations, side by side: M P*N episodes, weight 0 where there are none yet
     model: Any  # what the model of the plans has learned
     iteration: Array
@@ -212,8 +210,7 @@ class Plato:
     def update(self, state: PlatoState, collected: Labelled, key: PRNGKeyArray) -> tuple[PlatoState, Metrics]:
         """Teach the learner on these episodes and the earlier ones."""
         N = self.settings.sampling.samples
-        added = replace(collected, followed=None)
-        kept = jax.tree.map(lambda old, new: jnp.concatenate([old[:, N:], new], axis=1), state.kept, added)
+        kept = jax.tree.map(lambda old, new: jnp.concatenate([old[:, N:], new], axis=1), state.kept, collected)
         learner = self.teaching.normalized(state.learner, collected.samples)
         weights = jnp.broadcast_to(kept.samples.weights[..., None], kept.labels.shape[:-1])
         learner, metrics = self.teaching.imitate(
@@ -231,10 +228,7 @@ class Plato:
         model = self.model.update(state.model, new)
         # what was taught without a plan is forgotten as soon as there are plans
         kept = replace(kept, samples=replace(kept.samples, weights=kept.samples.weights * self._plans(state)))
-        followed = jax.tree.map(lambda rows: rows[:, 0], collected.followed)
-        nominal = select(new.weights[:, 0] > 0, followed, state.nominal)
-        iteration = state.iteration + 1
-        return replace(state, learner=learner, nominal=nominal, kept=kept, model=model, iteration=iteration), metrics
+        return replace(state, learner=learner, kept=kept, model=model, iteration=state.iteration + 1), metrics
 
     def policy(self, state: PlatoState) -> NetworkPolicy:
         """The learner's policy."""
@@ -271,19 +265,18 @@ class Plato:
             alone = look.advise(plan, t % look.every, x)
             near = alone.closer_to(mean, std, closeness)
             precision = jax.scipy.linalg.cho_solve((alone.chol, True), jnp.eye(nu))
-            step = jax.tree.map(lambda rows: rows[t % look.every], plan)
-            noted = (alone.mean, precision, _kl(near.mean, near.chol, mean, std), step)
+            noted = (alone.mean, precision, _kl(near.mean, near.chol, mean, std))
             notes = jax.tree.map(lambda rows, row: rows.at[t].set(row), notes, noted)
             memory = frames, remembered, plan, failed + ~found, notes
             return memory, near.mean + near.chol @ noise["action"]
 
-        none = (*(jnp.zeros((T, *shape)) for shape in ((nu,), (nu, nu), ())), nominal)
+        none = tuple(jnp.zeros((T, *shape)) for shape in ((nu,), (nu, nu), ()))
         frames, remembered = episodes.start_acting(task, policy)
         memory = (frames, remembered, look.begin(nominal), jnp.zeros((), jnp.int32), none)
         trajectory = rollout(task.simulator, act, task.initial_state(start, context), noise, memory)
-        *_, failed, (labels, precisions, kl, followed) = trajectory.memory
+        *_, failed, (labels, precisions, kl) = trajectory.memory
         episode = samples.recorded(task, trajectory, context, noise["frame"])
-        return Labelled(episode, labels, precisions, kl.mean(), failed, followed)
+        return Labelled(episode, labels, precisions, kl.mean(), failed)
 
 
 def _kl(mean: Array, chol: Array, other: Array, std: Array) -> Float[Array, ""]:

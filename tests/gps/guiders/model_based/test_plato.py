@@ -164,15 +164,6 @@ def test_the_last_iterations_are_kept(collected):
     np.testing.assert_array_equal(states[-1].kept.labels[:, 2:], batches[2].labels)
 
 
-def test_the_next_plans_begin_with_what_the_teacher_followed(collected):
-    """Controllers that say in each state of the first episode what its label says; that of the start says nothing."""
-    _, states, batches, _ = collected
-    np.testing.assert_array_equal(states[0].nominal.k, 0.0)
-    for state, batch in zip(states[1:], batches, strict=True):
-        advice = jax.vmap(lambda nominal, xs: nominal.means(xs))(state.nominal, batch.samples.xs[:, 0, :-1])
-        np.testing.assert_allclose(advice, batch.labels[:, 0], rtol=1e-4, atol=1e-5)
-
-
 def test_plans_follow_the_parameters_that_are_identified(task, linear):
     """The known cart is pushed too weakly: so are the first plans, and no others."""
     model = task.simulator.model
