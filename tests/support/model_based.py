@@ -51,12 +51,11 @@ def iterate(guider, count, seed=0):
 def changed(state, **values):
     """`dataclasses.replace` by arrays of the types that are there: for others a program would be compiled anew."""
 
-    def alike(new, old):
+    def alike(old, new):
         return jnp.asarray(np.asarray(new, old.dtype))
 
-    return dataclasses.replace(
-        state, **{name: jax.tree.map(alike, value, getattr(state, name)) for name, value in values.items()}
-    )
+    values = {name: jax.tree.map(alike, getattr(state, name), value) for name, value in values.items()}
+    return dataclasses.replace(state, **values)
 
 
 def all_finite(tree) -> bool:
