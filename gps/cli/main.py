@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from gps.cli import check_task, compare, evaluate, listing, plot, train
-from gps.errors import UserError
+from gps.errors import UserError, printable
 
 COMMANDS = (train, compare, evaluate, plot, listing, check_task)
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command.run(options)
     except (UserError, OSError) as error:
-        print(f"gps: {error}", file=sys.stderr)
+        print(printable(f"gps: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gps: stopped{getattr(options.command, 'GO_ON', '')}", file=sys.stderr)

@@ -68,7 +68,8 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         return begun.seconds + time.time() - began_at
 
     def save(step: int) -> None:
-        folder.checkpoints.save(step, Saved(state, best.policy), {"seconds": clock(), "best_iteration": best.iteration})
+        meta = integrity.meta_of(folder, clock(), best.iteration)
+        folder.checkpoints.save(step, Saved(state, best.policy), meta)
 
     stream = io.StringIO() if quiet else None
     with Progress(run.iterations, _title(experiment), columns_of(guider), stream, done=first) as progress:
@@ -107,22 +108,23 @@ class _Begun:
     state: Any
     best: Best
     seconds: float  # that were spent before
-    notes: tuple[str, ...] = ()  # for the user
+    notes: tuple[str, ...]  # for the user
 
 
 def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
     """From the last whole checkpoint, whose later rows of metrics are dropped, or with a fresh state."""
     run = folder.experiment.run
     restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)))
-    integrity.check(folder, restored.step if restored else None, run.first_checkpoint)
+    notes = integrity.check(folder, restored, run.first_checkpoint)
+    folder.sweep()
     folder.rewind_metrics(restored.step if restored else 0)
     if restored is None:
         state = with_teacher(jax.jit(guider.init)(key), folder.experiment, guider)
-        return _Begun(0, state, Best(guider.policy(state)), 0.0)
+        return _Begun(0, state, Best(guider.policy(state)), 0.0, ())
     saved, i = restored.state, restored.meta["best_iteration"]
     its = () if i is None else standing(folder.read_metrics()[i], guider.task)
-    damages = (f"damaged checkpoint passed over: {damage.path}: {damage.reason}" for damage in restored.skipped)
-    notes = (*damages, f"resumed after iteration {restored.step} of {run.iterations}")
+    damages = (f"damaged checkpoint passed over: {damage}" for damage in restored.skipped)
+    notes = (*notes, *damages, f"resumed after iteration {restored.step} of {run.iterations}")
     return _Begun(restored.step, saved.state, Best(saved.best, i, its), restored.meta["seconds"], notes)
 
 

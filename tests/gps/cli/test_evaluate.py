@@ -8,6 +8,7 @@ import pytest
 
 from gps.runs.best import Saved
 from gps.runs.folder import RunFolder
+from gps.runs.integrity import meta_of
 from gps.runs.resume import load
 
 EVALUATIONS = [
@@ -34,19 +35,17 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(said, tiny):
 def test_the_best_learner_is_evaluated_if_it_is_asked_for(said, finished):
     """It is another one than the last here, of which all weights are zero; with none saved there is none."""
     folder = RunFolder.open(finished)
-    last, run = said("evaluate", finished)[1], load(folder)
-    assert said("evaluate", finished, "--best") == (
-        0,
-        [f"the learner of iteration {run.best_iteration + 1}", *last],
-        [],
-    )
+    (first, *last), run = said("evaluate", finished)[1], load(folder)
+    assert first == "the learner after iteration 3 of 3"
+    best = f"the best learner, of iteration {run.best_iteration + 1}"
+    assert said("evaluate", finished, "--best") == (0, [best, *last], [])
     still = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.best)
-    folder.checkpoints.save(3, Saved(run.state, still), {"seconds": 0.0, "best_iteration": 0})
-    assert said("evaluate", finished)[1] == last
+    folder.checkpoints.save(3, Saved(run.state, still), meta_of(folder, 0.0, 0))
+    assert said("evaluate", finished)[1] == [first, *last]
     status, (iteration, *scores), _ = said("evaluate", finished, "--best")
-    assert (status, iteration) == (0, "the learner of iteration 1")
+    assert (status, iteration) == (0, "the best learner, of iteration 1")
     assert scores != last
-    folder.checkpoints.save(3, Saved(run.state, still), {"seconds": 0.0, "best_iteration": None})
+    folder.checkpoints.save(3, Saved(run.state, still), meta_of(folder, 0.0, None))
     assert said("evaluate", finished, "--best")[::2] == (
         2,
         ["gps: run: no learner was evaluated yet, so that none is the best: leave --best out"],

@@ -36,13 +36,13 @@ def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkey
     shutil.rmtree(folder.figures)
     folder.figures.mkdir()
     status, out, errors = said("plot", folder.path)
-    assert (status, errors) == (0, [])
+    assert (status, errors) == (0, ["the learner after iteration 3 of 3"])
     assert sorted(Path(line).name for line in out) == sorted(figures)
     assert {path.name: path.stat().st_size for path in folder.figures.iterdir()}.keys() == figures.keys()
 
     status, out, errors = said("evaluate", folder.path, "--seed", "3")
-    assert (status, errors, len(out)) == (0, [], 2)
-    for line, name, count in ((out[0], "train", 2), (out[1], "test", 4)):
+    assert (status, errors, len(out), out[0]) == (0, [], 3, "the learner after iteration 3 of 3")
+    for line, name, count in ((out[1], "train", 2), (out[2], "test", 4)):
         assert f"conditions ({count}): distance (cm) " in line
         mean, worst = (float(re.search(rf"([\d.]+) {word}", line)[1]) for word in ("mean", "worst"))
         assert mean == pytest.approx(summary[f"{name}_score"], rel=0.1)  # other noise in the start
