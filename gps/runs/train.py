@@ -78,10 +78,13 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         for i in range(first, run.iterations):
             began = time.perf_counter()
             with _saved_first(folder, i, save):
-                state, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
+                after, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
+                metrics = jax.device_get(metrics)
+                guider.judge(metrics)
+            state = after
             row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
             row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first}
-            row |= jax.device_get(metrics)
+            row |= metrics
             last = i + 1 == run.iterations
             if last or (i + 1) % run.evaluate_every == 0:
                 policy = guider.policy(state)
