@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         folder = go_on()
     else:
         programs = Programs(experiment.build(warn=to_stderr))
+        programs.require_room(experiment)
         with_teacher(shapes_of(programs.guider), experiment, programs.guider)
         try:
             folder = RunFolder.create(path, experiment)

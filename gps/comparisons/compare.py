@@ -34,6 +34,7 @@ from gps.settings import SettingsError, override, unknown
 from gps.tasks.task import RETURN, Score
 
 _TITLE = "# Comparison\n\n"
+_MOST_SEEDS = 10_000  # a run of each has a folder
 _OURS = f"{_TITLE}| task "  # how each comparison.md begins
 
 
@@ -151,8 +152,8 @@ def plan(
     out: Path,
 ) -> list[Run]:
     """The runs of a comparison, seeds last; nothing is made or changed. Arguments and errors as in `compare`."""
-    if seeds < 1:
-        raise SettingsError(f"seeds must be at least 1, not {seeds}")
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise SettingsError(f"seeds must be at least 1, not {seeds}, and at most {_MOST_SEEDS}")
     for name in settings_for:
         if name not in (*tasks, *guiders):
             raise unknown("task or guider of this comparison", name, (*tasks, *guiders))
@@ -210,6 +211,7 @@ def _check_unfinished(runs: Sequence[Run]) -> None:
     experiment = runs[0].experiment
     with _named(*runs[0].about):
         guider = experiment.build(warn=to_stderr)
+        Programs(guider).require_room(experiment)
         if not all(run.begun() for run in runs):
             with_teacher(shapes_of(guider), experiment, guider)
     for run in runs:
