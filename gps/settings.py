@@ -151,7 +151,10 @@ def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
                 raise SettingsError(f"'{assignment}': '{'.'.join(keys[:depth])}' is a plain value, it has no settings")
-        table[keys[-1]] = _parse(text.strip())
+        try:
+            table[keys[-1]] = _parse(text.strip())
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(f"'{name.strip()}' can not be read: {_TOO_MUCH}") from error
     return result
 
 
@@ -237,8 +240,6 @@ def _parse(text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"'{text[:20]}...': {_TOO_MUCH}") from error
     value = parsed["value"]
     # A line break could bring in more keys, and no setting is a date: both are texts.
     return value if len(parsed) == 1 and isinstance(value, int | float | str | list | dict) else text

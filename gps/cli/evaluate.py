@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from gps.cli.opened import add_run, opened
+from gps.cli.reading import add_run, read_run
 from gps.settings import SettingsError, from_dict
 
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.folder import RunError
     from gps.tasks.control_task import is_control
 
-    _, loaded = opened(options)
+    _, loaded = read_run(options)
     task, which, policy = loaded.guider.task, str(loaded), loaded.guider.policy(loaded.state)
     if options.best:
         if loaded.best_iteration is None:

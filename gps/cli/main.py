@@ -25,8 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose messages repeat what was typed without what a terminal would obey."""
+
+    def _print_message(self, message, file=None):
+        super()._print_message(printable(message), file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gps", description="Guided policy search.")
+    parser = _Parser(prog="gps", description="Guided policy search.")
     commands = parser.add_subparsers(required=True, metavar="command")
     for module in COMMANDS:
         module.add(commands).set_defaults(command=module)

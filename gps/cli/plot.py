@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gps.cli.opened import add_run, opened
+from gps.cli.reading import add_run, read_run
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.finish import draw, final_evaluation, to_stderr
     from gps.runs.programs import Programs
 
-    folder, run = opened(options)
+    folder, run = read_run(options)
     to_stderr(str(run))
     evaluation = final_evaluation(run.experiment, Programs(run.guider), run.guider, run.state)
     for path in draw(folder, run.guider.task, evaluation):

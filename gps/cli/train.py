@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gps
-from gps.cli.opened import TRUST
+from gps.cli.reading import TRUST
 from gps.settings import SettingsError, override
 
 GO_ON = "; gps train --resume goes on from the last checkpoint"

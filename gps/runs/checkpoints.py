@@ -101,12 +101,13 @@ class Checkpoints:
                 self._set_aside(place)
             draft.rename(place)
             synced(self.folder)
-        self._prune()
+            self._prune()
 
     def sweep(self) -> None:
         """Delete what a kill has left of a save or a deletion; called by who writes: readers disturb nobody."""
         for rest in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(rest)
+            with told(rest, "deleted"):
+                shutil.rmtree(rest)
 
     def _write(self, draft: Path, arrays: dict[str, np.ndarray], content: dict[str, Any]) -> None:
         draft.mkdir()

@@ -114,6 +114,7 @@ def draw(
     if isinstance(evaluation, Evaluation):
         assert is_control(task)
         acted, simulated = shown_episodes(task, evaluation, note)
+    folder.figures.mkdir(exist_ok=True)
     return draw_all(folder.read_metrics(), acted, simulated, folder.figures, note)
 
 

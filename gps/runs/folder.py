@@ -114,10 +114,10 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         with _lock(path):
             cls.check_free(path)  # again: the process that had the lock may have changed it
-            for entry in path.iterdir():
-                if entry.name != _LOCK:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             with told(path, "made"):
+                for entry in path.iterdir():
+                    if entry.name != _LOCK:
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
                 for name in _SUBFOLDERS:
                     (path / name).mkdir()
             # Last and all at once: a folder with a config.toml is a run, one without is none.

@@ -57,21 +57,28 @@ def check(folder: RunFolder, newest: Restored | None, first: int) -> list[str]:
 
 def _check_covered(folder: RunFolder, newest: Restored) -> list[str]:
     """Raise RunError where settings or metrics are not those that a checkpoint was made with."""
-    meta, config = newest.meta, folder.path / "config.toml"
-    seconds, best = meta.get("seconds"), meta.get("best_iteration")
-    settings, metrics = meta.get("settings"), meta.get("metrics")
-    if not _is_number(seconds) or not (best is None or (type(best) is int and 0 <= best < newest.step)):
+    meta = newest.meta
+    best, metrics = meta.get("best_iteration"), meta.get("metrics")
+    if not _is_number(meta.get("seconds")) or not (best is None or (type(best) is int and 0 <= best < newest.step)):
         raise RunError(f"checkpoint {newest.step} of {folder.path} is not one of a run: {REMEDY}")
-    if not isinstance(settings, Mapping) or not isinstance(metrics, Mapping):
+    if not isinstance(metrics, Mapping) or "settings" not in meta:
         return [f"{folder.path} was made before sums were kept: nobody knows whether its settings and rows are its own"]
-    own = flat(folder.settings)
-    for name, wanted in flat(settings).items():
-        if repr(own.get(name)) != repr(wanted) and name != "run.iterations":
-            raise RunError(
-                f"{config} has {name} = {own.get(name)}, and checkpoint {newest.step} was made with {wanted}: {REMEDY}"
-            )
+    check_settings(folder, newest)
+    if [type(metrics.get(name)) for name in ("sha256", "crc32")] != [str, str]:
+        raise RunError(f"checkpoint {newest.step} of {folder.path} is not one of a run: {REMEDY}")
     folder.metrics.check(metrics)
     return []
+
+
+def check_settings(folder: RunFolder, newest: Restored) -> None:
+    """Raise RunError where settings, all but the run's iterations, are not those that a checkpoint was made with."""
+    own, made_with = flat(folder.settings), newest.meta.get("settings")
+    for name, wanted in flat(made_with).items() if isinstance(made_with, Mapping) else ():
+        if repr(own.get(name)) != repr(wanted) and name != "run.iterations":
+            raise RunError(
+                f"{folder.path / 'config.toml'} has {name} = {own.get(name)}, and checkpoint {newest.step} was made "
+                f"with {wanted}: {REMEDY}"
+            )
 
 
 def check_newest(folder: RunFolder, rows: int, newest: Restored) -> None:

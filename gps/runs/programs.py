@@ -52,10 +52,10 @@ class Programs:
         self.update = jax.jit(guider.update)
         self.whole = jax.jit(functools.partial(iterate, guider))
         if is_control(task):
-            self.contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
+            self._contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
             self._evaluate = jax.jit(functools.partial(evaluate, task))
         else:
-            self.contexts = ()
+            self._contexts = ()
             self._evaluate = jax.jit(functools.partial(evaluate_episodes, task))
 
     def require_room(self, experiment: Experiment) -> None:
@@ -70,7 +70,7 @@ class Programs:
         """The programs with the shapes that they are called with."""
         guider, key = self.guider, jax.eval_shape(jax.random.key, 0)
         state = jax.eval_shape(guider.init, key)
-        evaluation = self._evaluate.trace(jax.eval_shape(guider.policy, state), *self.contexts, key)
+        evaluation = self._evaluate.trace(jax.eval_shape(guider.policy, state), *self._contexts, key)
         if guider.fused:
             return [evaluation, self.whole.trace(state, key)]
         samples = self.collect.eval_shape(state, key)
@@ -90,7 +90,7 @@ class Programs:
 
     def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:
         """The learner on all training targets, then on all test targets; or in fresh episodes."""
-        return self._evaluate(policy, *self.contexts, key)
+        return self._evaluate(policy, *self._contexts, key)
 
 
 def _bytes(traced: Any) -> int:

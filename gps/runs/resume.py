@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from gps.experiments.experiment import Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
 from gps.runs.best import saved_like
+from gps.runs.checkpoints import CheckpointError, Restored
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.programs import use_compilation_cache
 from gps.settings import SettingsError, write_toml
@@ -71,8 +74,28 @@ def check(folder: RunFolder, guider: Guider) -> None:
         CheckpointError where there are checkpoints but none is whole, or the state is not of this guider; RunError
         where rows of the metrics or all checkpoints were lost.
     """
-    newest = folder.checkpoints.newest(saved_like(guider, shapes_of(guider)))
+    with _settings_first(folder):
+        newest = folder.checkpoints.newest(saved_like(guider, shapes_of(guider)))
     integrity.check(folder, newest, folder.experiment.run.first_checkpoint)
+
+
+def restore(folder: RunFolder, guider: Guider, step: int | None = None) -> tuple[Restored | None, list[str]]:
+    """The newest checkpoint that is whole, or that of a step, and notes for the user; errors as in `check`."""
+    with _settings_first(folder):
+        restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)), step)
+    return restored, integrity.check(folder, restored, folder.experiment.run.first_checkpoint)
+
+
+@contextmanager
+def _settings_first(folder: RunFolder) -> Iterator[None]:
+    """Where a checkpoint is of another structure, name the setting that was changed, if one was."""
+    try:
+        yield
+    except CheckpointError:
+        newest = folder.checkpoints.newest()
+        if newest:
+            integrity.check_settings(folder, newest)
+        raise
 
 
 @dataclass(frozen=True)
@@ -106,8 +129,7 @@ def load(folder: RunFolder, step: int | None = None, *, allow_older: bool = Fals
     experiment = folder.experiment
     guider = experiment.build()
     rows = folder.metrics.count()
-    restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)), step)
-    notes = integrity.check(folder, restored, experiment.run.first_checkpoint)
+    restored, notes = restore(folder, guider, step)
     if restored is None:
         raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")
     if allow_older:

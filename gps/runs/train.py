@@ -17,12 +17,12 @@ from gps.columns import Column, count, short
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError, Guider
 from gps.runs import integrity
-from gps.runs.best import Best, Saved, saved_like, standing
+from gps.runs.best import Best, Saved, standing
 from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import Progress
-from gps.runs.resume import shapes_of
+from gps.runs.resume import restore
 from gps.runs.teacher import with_teacher
 from gps.runs.warnings import warnings_of
 from gps.tasks.control_task import is_control
@@ -117,8 +117,7 @@ class _Begun:
 def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
     """From the last whole checkpoint, whose later rows of metrics are dropped, or with a fresh state."""
     run = folder.experiment.run
-    restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)))
-    notes = integrity.check(folder, restored, run.first_checkpoint)
+    restored, notes = restore(folder, guider)
     folder.sweep()
     folder.rewind_metrics(restored.step if restored else 0)
     if restored is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -50,3 +53,34 @@ def test_the_best_learner_is_evaluated_if_it_is_asked_for(said, finished):
         2,
         ["gps: run: no learner was evaluated yet, so that none is the best: leave --best out"],
     )
+
+
+def test_code_that_a_run_names_is_run_only_for_who_trusts_it(said, monkeypatch):
+    """It lies where Python finds it; who trains with it has typed its name."""
+    sys.modules.pop("owned", None)
+    monkeypatch.syspath_prepend(Path.cwd())
+    code = "from gps.experiments.lookup import TASKS\nENTRY = TASKS['tiger-door']\nopen('executed', 'a').close()\n"
+    Path("owned.py").write_text(code)
+    small = [f"--set=guider.{name}" for name in ("learner.network.hidden=[8]", "ppo.environments=4", "ppo.unroll=4")]
+    train = ["train", "owned:ENTRY", "--guider", "ppo", "--iterations", "1", "--out", "run", *small]
+    assert said(*train)[0] == 0
+    Path("executed").unlink()
+    for command in ("evaluate", "plot"):
+        sys.modules.pop("owned")
+        assert said(command, "run") == (
+            2,
+            [],
+            [
+                "gps: run/config.toml: run.task = 'owned:ENTRY' is code, which this command would run: where you "
+                "trust it, add --trust"
+            ],
+        )
+        assert said("list", "--runs", ".")[1][-1].endswith("owned:ENTRY by ppo, seed 0: 1 of 1 iterations")
+        assert not Path("executed").exists()
+        assert said(command, "run", "--trust")[0] == 0
+        Path("executed").unlink()
+    sys.modules.pop("owned")
+    status, _, errors = said("train", "tiger-door", "--guider", "ppo", "--resume", "--out", "run", *small)
+    assert (status, "run.task = 'owned:ENTRY' is code" in errors[0]) == (2, True)
+    assert not Path("executed").exists()
+    assert said(*train, "--resume")[0] == 0

@@ -23,7 +23,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help=TRUST)
 
 
-def opened(options: argparse.Namespace) -> tuple[RunFolder, Loaded]:
+def read_run(options: argparse.Namespace) -> tuple[RunFolder, Loaded]:
     """The run of a command line, and what it was after that many iterations; notes go to standard error."""
     from gps.runs.folder import EVERYTHING, RunFolder
     from gps.runs.resume import load
