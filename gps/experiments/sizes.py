@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,9 @@ def require_room(needed: float, settings: Mapping[str, Any], where: str = "") ->
 def countable(settings: Mapping[str, Any]) -> Iterator[None]:
     """Raise the same error where the block fails because the shapes that it asks for are those of no array."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Explicitly requested dtype")  # jax, of an axis that is far too long
+            yield
     except (OverflowError, MemoryError) as error:
         raise _too_large("more memory than there can be", settings) from error
     except ValueError as error:

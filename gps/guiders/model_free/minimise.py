@@ -19,15 +19,15 @@ from gps.guiders.model_free.networks import Parameters
 from gps.guiders.model_free.plan import Terms
 from gps.guiders.model_free.settings import PenaltySettings
 from gps.guiders.model_free.state import ModelFreeState
-from gps.pytrees import all_finite, select
+from gps.pytrees import select
 
 
 @dataclass(frozen=True)
 class Minimiser:
     """Adam on the parameters of all networks that a loss trains, as one vector: it compiles and runs faster.
 
-    Each network's gradient is clipped by its own norm. A step is left out where its gradient, or what it would leave
-    of the parameters or the optimiser's state, is not finite.
+    Each network's gradient is clipped by its own norm. A step is left out where its gradient, or the parameters
+    that it would leave, are not finite.
     """
 
     objective: Objective
@@ -55,9 +55,9 @@ class Minimiser:
             gradient, log = jax.grad(loss, has_aux=True)(vector)
             gradient, norm = self._clipped(gradient, sizes)
             change, moved = self._adam.update(gradient, optimizer_state)
-            stepped = (vector + change, moved)
-            sound = jnp.isfinite(norm) & all_finite(stepped, batched=False)
-            vector, optimizer_state = select(sound, stepped, (vector, optimizer_state))
+            # a sum is finite only where all its terms are; a clipped gradient leaves the optimiser's state finite
+            sound = jnp.isfinite(norm + (vector + change).sum())
+            vector, optimizer_state = select(sound, (vector + change, moved), (vector, optimizer_state))
             log |= {"failed_updates": 1.0 - sound}
             names[:] = log
             return (vector, optimizer_state, alpha), jnp.stack(list(log.values()))
