@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import math
 import os
 import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
 
 from gps.errors import UserError
-from gps.files import write_text
+from gps.files import read_bytes, write_text
 
 Settings = TypeVar("Settings")
 
+_MOST = 2**20  # bytes of a TOML file
+_SUM = "# sha256 of the text above: "  # the last line that `write_toml` writes
+
+_TOO_MUCH = "a number has too many digits, or a list too many levels"
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "a table"}
 
 
@@ -79,9 +83,13 @@ def from_dict(cls: type[Settings], mapping: Mapping[str, Any], where: str = "") 
         if name not in values and not has_default:
             raise SettingsError(f"setting '{_join(where, name)}' is missing and has no default")
     try:
-        return cls(**values)
+        settings = cls(**values)
     except (ValueError, TypeError) as error:
         raise SettingsError(f"{where}: {error}" if where else str(error)) from error
+    for name, value in values.items():
+        if any(type(item) is int and abs(item) >= 2**63 for item in (value if isinstance(value, tuple) else (value,))):
+            raise SettingsError(f"setting '{_join(where, name)}' must be below 2^63")
+    return settings
 
 
 def _nearest_setting(cls: type, key: str, where: str) -> str:
@@ -143,7 +151,10 @@ def override(mapping: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
                 raise SettingsError(f"'{assignment}': '{'.'.join(keys[:depth])}' is a plain value, it has no settings")
-        table[keys[-1]] = _parse(text.strip())
+        try:
+            table[keys[-1]] = _parse(text.strip())
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(f"'{name.strip()}' can not be read: {_TOO_MUCH}") from error
     return result
 
 
@@ -151,11 +162,14 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The nested dict in a TOML file.
 
     Errors:
-        SettingsError naming file and line of a text that is not TOML; OSError for a file that cannot be read.
+        SettingsError naming file and line of a text that is not TOML, and for one that has changed since `write_toml`
+        wrote it; OSError for a file that cannot be read, FileError for a link and for one of more than a megabyte.
     """
+    data = read_bytes(path, _MOST)
+    above, found, written = data.rpartition(_SUM.encode())
     try:
-        text = Path(path).read_bytes().decode()
-        return tomllib.loads(text)
+        text = data.decode()
+        tables = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path}, line {line}: not UTF-8 text") from error
@@ -164,11 +178,17 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         place = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = int(place.group(1)) if place else len(text.splitlines())
         raise SettingsError(f"{path}, line {line}: {str(error).split(' (at ')[0]}") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: {_TOO_MUCH}") from error
+    if found and written.strip() != hashlib.sha256(above).hexdigest().encode():
+        raise SettingsError(f"{path}: its text has changed since it was written: restore the file")
+    return tables
 
 
-def write_toml(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
-    """Write a nested mapping as TOML, all at once: a kill leaves the old file or the new one."""
-    write_text(path, tomli_w.dumps(mapping))
+def write_toml(path: str | os.PathLike[str], mapping: Mapping[str, Any], *, new: bool = False) -> None:
+    """Write a nested mapping as TOML with a sum over it, all at once; `new` and errors as in `write_text`."""
+    text = tomli_w.dumps(mapping)
+    write_text(path, f"{text}{_SUM}{hashlib.sha256(text.encode()).hexdigest()}\n", new=new)
 
 
 def _convert(wanted: Any, value: Any, where: str) -> Any:
@@ -179,7 +199,7 @@ def _convert(wanted: Any, value: Any, where: str) -> Any:
         return _convert_tuple(wanted, value, where)
     if wanted not in (int, float, bool, str):
         raise TypeError(f"setting '{where}' is declared as {wanted}; settings are plain values, tuples and settings")
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if type(value) is not wanted:  # not isinstance: True is an int to Python
         raise _wrong_type(where, value, _WORDS[wanted])

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+LARGEST = 1e6  # of an input: what is beyond is a mistake, or a simulation that has diverged
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +37,12 @@ class Normalizer:
         return (o - self.mean) / self.scale
 
     def update(self, o: Float[Array, "P no"], weights: Float[Array, " P"]) -> Normalizer:
-        """Take P more observations into account, each as often as its weight says (Chan et al., 1979)."""
+        """Take P more observations into account, each as often as its weight says (Chan et al., 1979).
+
+        One that is not `plausible` is left out: it would stay in the statistics for ever.
+        """
+        counts = plausible(o)
+        o, weights = jnp.where(counts[:, None], o, 0.0), jnp.where(counts, weights, 0.0)
         added = weights.sum()
         total = jnp.maximum(self.count + added, 1e-12)
         mean = weights @ o / jnp.maximum(added, 1e-12)
@@ -46,3 +53,8 @@ class Normalizer:
             self.mean + shift * added / total,
             self.squares + squares + shift**2 * self.count * added / total,
         )
+
+
+def plausible(o: Float[Array, "*b no"]) -> Bool[Array, "*b"]:
+    """Whether all numbers of an observation are finite and at most `LARGEST` in size."""
+    return (jnp.abs(o) <= LARGEST).all(-1)

@@ -64,30 +64,9 @@ def shared_programs(monkeypatch, compiled):
 
     The fixture is the function that returns the programs of a guider.
     """
-    from gps.comparisons import compare
-    from gps.experiments.experiment import Experiment
-    from gps.runs import programs as module
-    from gps.runs import train
+    from support.sharing import share_programs
 
-    guiders, programs = compiled
-    build, start = Experiment.build, module.Programs
-
-    def same_guider(experiment, warn=None):
-        run = experiment.run
-        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider))
-        if key not in guiders:
-            guiders[key] = build(experiment)
-        return guiders[key]
-
-    def same_programs(guider):
-        if id(guider) not in programs:
-            programs[id(guider)] = start(guider)
-        return programs[id(guider)]
-
-    monkeypatch.setattr(Experiment, "build", same_guider)
-    for user in (module, train, compare):
-        monkeypatch.setattr(user, "Programs", same_programs)
-    return same_programs
+    return share_programs(monkeypatch, *compiled)
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import argparse
 import math
 from typing import Any
 
+from gps.cli.reading import add_run, read_run
 from gps.settings import SettingsError, from_dict
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("evaluate", help="let the learner of a run act in training and test conditions")
-    parser.add_argument("run", help="a run's folder")
+    add_run(parser)
     parser.add_argument("--best", action="store_true", help="the best learner by training conditions, not the last")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.0, help="1 samples the policy, 0 takes its mean (default)")
@@ -28,17 +29,16 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError(f"evaluate: noise must be finite and at least 0, not {options.noise}")
     import jax
 
-    from gps.runs.folder import RunError, RunFolder
-    from gps.runs.resume import load
+    from gps.runs.folder import RunError
     from gps.tasks.control_task import is_control
 
-    loaded = load(RunFolder.open(options.run))
-    policy, task = loaded.guider.policy(loaded.state), loaded.guider.task
+    _, loaded = read_run(options)
+    task, which, policy = loaded.guider.task, str(loaded), loaded.guider.policy(loaded.state)
     if options.best:
         if loaded.best_iteration is None:
             raise RunError(f"{options.run}: no learner was evaluated yet, so that none is the best: leave --best out")
-        policy = loaded.best
-        print(f"the learner of iteration {loaded.best_iteration + 1}")
+        which, policy = f"the best learner, of iteration {loaded.best_iteration + 1}", loaded.best
+    print(which)
     for line in (_conditions if is_control(task) else _episodes)(
         task, policy, jax.random.key(options.seed), options.noise
     ):

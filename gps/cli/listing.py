@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gps.errors import UserError
+from gps.errors import printable
 from gps.experiments.lookup import GUIDERS, TASKS, unknown
 from gps.settings import flat, to_dict
 
@@ -59,10 +59,13 @@ def _print_changes(kind: str, tables: dict[str, Any]) -> None:
 
 
 def _print_runs(path: str) -> None:
-    runs = sorted(path.parent for path in Path(path).glob("*/config.toml"))
+    from gps.runs.folder import is_run
+
+    runs = sorted(place for place in Path(path).glob("*") if place.is_dir() and is_run(place))
     print(f"runs in {path}/:" if runs else f"no runs in {path}/")
-    for run in runs:
-        print(f"  {run.name:{_width(run.name for run in runs)}}{_about(run)}")
+    names = [printable(run.name) for run in runs]
+    for name, run in zip(names, runs, strict=True):
+        print(f"  {name:{_width(names)}}{printable(' '.join(_about(run).split()))}")
 
 
 def _width(names: Iterable[str]) -> int:
@@ -75,12 +78,12 @@ def _about(path: Path) -> str:
 
     try:
         folder = RunFolder.open(path)
-        own, done = folder.settings["run"], len(folder.read_metrics())  # as it stands: nothing is imported for it
+        own, done = folder.settings["run"], folder.metrics.count()  # as it stands: nothing is imported for it
         return f"{own['task']} by {own['guider']}, seed {own['seed']}: {done} of {own['iterations']} iterations"
-    except (UserError, OSError) as error:
-        return f"cannot be read: {error}"  # one bad run does not hide the others
     except (KeyError, TypeError):
         return "cannot be read: its config.toml lacks a setting of the table 'run'"
+    except Exception as error:
+        return f"cannot be read: {error}"  # one bad run does not hide the others
 
 
 def _print_settings(settings: dict, prefix: str) -> None:

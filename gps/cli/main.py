@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from gps.cli import check_task, compare, evaluate, listing, plot, train
-from gps.errors import UserError
+from gps.errors import UserError, printable
 
 COMMANDS = (train, compare, evaluate, plot, listing, check_task)
 
@@ -18,15 +18,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command.run(options)
     except (UserError, OSError) as error:
-        print(f"gps: {error}", file=sys.stderr)
+        print(printable(f"gps: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gps: stopped{getattr(options.command, 'GO_ON', '')}", file=sys.stderr)
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose messages repeat what was typed without what a terminal would obey."""
+
+    def _print_message(self, message, file=None):
+        super()._print_message(printable(message), file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gps", description="Guided policy search.")
+    parser = _Parser(prog="gps", description="Guided policy search.")
     commands = parser.add_subparsers(required=True, metavar="command")
     for module in COMMANDS:
         module.add(commands).set_defaults(command=module)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gps.cli.reading import add_run, read_run
+
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("plot", help="draw the figures of a run again")
-    parser.add_argument("run", help="a run's folder")
+    add_run(parser)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Draw, and print the names of the files."""
-    from gps.runs.finish import draw, final_evaluation
-    from gps.runs.folder import RunFolder
+    from gps.runs.finish import draw, final_evaluation, to_stderr
     from gps.runs.programs import Programs
-    from gps.runs.resume import load
 
-    folder = RunFolder.open(options.run)
-    run = load(folder)
+    folder, run = read_run(options)
+    to_stderr(str(run))
     evaluation = final_evaluation(run.experiment, Programs(run.guider), run.guider, run.state)
     for path in draw(folder, run.guider.task, evaluation):
         print(path)

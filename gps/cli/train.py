@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gps
+from gps.cli.reading import TRUST
 from gps.settings import SettingsError, override
 
 GO_ON = "; gps train --resume goes on from the last checkpoint"
@@ -25,6 +26,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     return parser
 
 
@@ -38,19 +40,31 @@ def run(options: argparse.Namespace) -> int:
     path = Path(options.out or f"runs/{named.task}-{named.guider}-seed{named.seed}")
 
     from gps.runs.finish import to_stderr
-    from gps.runs.folder import RunFolder
+    from gps.runs.folder import EVERYTHING, RunExistsError, RunFolder
     from gps.runs.programs import Programs
     from gps.runs.resume import resumed, shapes_of
     from gps.runs.teacher import with_teacher
     from gps.runs.train import train
 
+    # code that this command line names, in whichever way, has been imported by now
+    trusted = EVERYTHING if options.trust else (named.task, named.guider)
+
+    def go_on() -> RunFolder:
+        return resumed(path, RunFolder.open(path, trusted).experiment.changed(asked))
+
     programs = None
     if options.resume and (path / "config.toml").exists():
-        folder = resumed(path, RunFolder.open(path).experiment.changed(asked))
+        folder = go_on()
     else:
         programs = Programs(experiment.build(warn=to_stderr))
+        programs.require_room(experiment)
         with_teacher(shapes_of(programs.guider), experiment, programs.guider)
-        folder = RunFolder.create(path, experiment)
+        try:
+            folder = RunFolder.create(path, experiment)
+        except RunExistsError:
+            if not (options.resume and (path / "config.toml").exists()):
+                raise
+            folder, programs = go_on(), None  # another process was faster
     _print_numbers(folder.path, train(folder, started=gps.STARTED, programs=programs))
     return 0
 

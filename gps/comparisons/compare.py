@@ -34,6 +34,7 @@ from gps.settings import SettingsError, override, unknown
 from gps.tasks.task import RETURN, Score
 
 _TITLE = "# Comparison\n\n"
+_MOST_SEEDS = 10_000  # a run of each has a folder
 _OURS = f"{_TITLE}| task "  # how each comparison.md begins
 
 
@@ -57,13 +58,17 @@ class Run:
         """Whether it has a folder."""
         return (self.path / "config.toml").exists()
 
+    def folder(self) -> RunFolder:
+        """Its folder, which is there."""
+        return RunFolder.open(self.path, self.about)
+
     def begun(self) -> bool:
         """Whether it has a checkpoint."""
-        return self.there() and bool(RunFolder.open(self.path).checkpoints.steps())
+        return self.there() and bool(self.folder().checkpoints.steps())
 
     def finished(self) -> bool:
         """Whether it has had all its iterations."""
-        return self.there() and integrity.ended(RunFolder.open(self.path)) >= self.experiment.run.iterations
+        return self.there() and integrity.ended(self.folder()) >= self.experiment.run.iterations
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,9 @@ def compare(
     scores = dict.fromkeys(tasks, RETURN)
     for run in runs:
         if run.path not in failed:
-            folder = RunFolder.open(run.path)
+            folder = run.folder()
             learned[run.about].append(learning(folder.read_metrics()))
-            scores[run.about[0]] = Score(**folder.read_summary().get("score", {"name": "score"}))
+            scores[run.about[0]] = _score(folder)
     ranges = {task: area_range([one for guider in guiders for one in learned[task, guider]]) for task in tasks}
     results = tuple(
         summarise((task, scores[task]), guider, seeds, some, goals, ranges[task])
@@ -127,6 +132,15 @@ def compare(
     reasons = tuple(f"{run}: {failed[run.path]}" for run in runs if run.path in failed)
     text = f"{markdown(results, goals)}\n{notes(goals, ranges, reasons)}"
     return Comparison(results, reasons, text, tuple(_write(out, results, text, goals)))
+
+
+def _score(folder: RunFolder) -> Score:
+    """What the task of a finished run is judged by."""
+    try:
+        return Score(**folder.read_summary().get("score", {"name": "score"}))
+    except TypeError as error:
+        file = folder.path / "summary.json"
+        raise RunError(f"{file} has no score: delete it, and the resumed run writes it again") from error
 
 
 def plan(
@@ -138,8 +152,8 @@ def plan(
     out: Path,
 ) -> list[Run]:
     """The runs of a comparison, seeds last; nothing is made or changed. Arguments and errors as in `compare`."""
-    if seeds < 1:
-        raise SettingsError(f"seeds must be at least 1, not {seeds}")
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise SettingsError(f"seeds must be at least 1, not {seeds}, and at most {_MOST_SEEDS}")
     for name in settings_for:
         if name not in (*tasks, *guiders):
             raise unknown("task or guider of this comparison", name, (*tasks, *guiders))
@@ -168,7 +182,8 @@ def _check_place(out: Path) -> None:
     mine = [out / f"comparison.{kind}" for kind in ("md", "csv", "png", "pdf")]
     taken = [file for file in mine if file.exists()]
     if taken and not (mine[0].is_file() and mine[0].read_bytes().startswith(_OURS.encode())):
-        raise RunError(f"{taken[0]} exists and is of no comparison: use another --out")
+        lost = "" if mine[0].exists() else f", or restore {mine[0]}, which is missing"
+        raise RunError(f"{taken[0]} exists and is of no comparison: use another --out{lost}")
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         reason = "can not be written" if there.is_dir() else "is no folder"
@@ -180,14 +195,14 @@ def _check_runs(runs: Sequence[Run]) -> None:
     left: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.finished():
-            folder = RunFolder.open(run.path)
+            folder = run.folder()
             integrity.check_rows(folder, integrity.ended(folder))
         else:
             left.setdefault(run.about, []).append(run)
     for some in left.values():
         _check_unfinished(some)
     for run in (run for some in left.values() for run in some if run.there()):
-        with RunFolder.open(run.path).locked():
+        with run.folder().locked():
             pass  # no other process trains it
 
 
@@ -196,11 +211,12 @@ def _check_unfinished(runs: Sequence[Run]) -> None:
     experiment = runs[0].experiment
     with _named(*runs[0].about):
         guider = experiment.build(warn=to_stderr)
+        Programs(guider).require_room(experiment)
         if not all(run.begun() for run in runs):
             with_teacher(shapes_of(guider), experiment, guider)
     for run in runs:
         if run.there():
-            check(RunFolder.open(run.path), guider)
+            check(run.folder(), guider)
 
 
 def _resolve(task: str, guider: str, settings: Iterable[str]) -> Experiment:

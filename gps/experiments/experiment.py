@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gps.experiments import lookup
+from gps.experiments.sizes import countable, require_countable
 from gps.settings import SettingsError, check_at_least, check_one_of, flat, from_dict, to_dict, unknown
 
 if TYPE_CHECKING:  # both import jax, which commands that only read settings need not wait for
@@ -110,6 +111,8 @@ class Experiment:
         """The task; with its simulator, if it has one, on the chosen engine."""
         entry = lookup.find("task", self.run.task)
         engine = (self.run.engine,) if entry.engines else ()
+        if self.run.task in lookup.TASKS:
+            require_countable(to_dict(self.task), "task.")
         takes = list(inspect.signature(entry.build).parameters)
         if len(takes) == (2 if entry.engines else 3):
             raise SettingsError(
@@ -131,14 +134,17 @@ class Experiment:
         Errors:
             SettingsError for settings that are impossible together, and for what is wrong with the task.
         """
-        task = self.build_task()
         try:
-            if warn is not None and self.run.task not in lookup.TASKS:
-                from gps.tasks.check import require_sound
+            with countable(self.to_dict()):
+                task = self.build_task()
+                if warn is not None and self.run.task not in lookup.TASKS:
+                    from gps.tasks.check import require_sound
 
-                for warning in require_sound(task):
-                    warn(warning)
-            return lookup.find("guider", self.run.guider).build(task, self.guider)
+                    for warning in require_sound(task):
+                        warn(warning)
+                return lookup.find("guider", self.run.guider).build(task, self.guider)
+        except SettingsError:
+            raise
         except ValueError as error:
             raise SettingsError(str(error)) from error
 

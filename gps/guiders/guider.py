@@ -53,6 +53,10 @@ class Guider(Protocol):
         """Everything that follows `collect`: the new state, and metrics."""
         ...
 
+    def judge(self, metrics: Metrics) -> None:
+        """Raise `DivergedError` if an iteration with these metrics was lost, and the next would be; on the host."""
+        ...
+
     def policy(self, state: Any) -> Policy:
         """The learner's policy, which is what a run is about."""
         ...
@@ -79,9 +83,14 @@ def update_keys(guider: Guider, key: PRNGKeyArray) -> PRNGKeyArray:
 
 
 def summarize(metrics: Metrics) -> Metrics:
-    """Metrics of an iteration from those of its updates (leading axis): sums of what is counted, means of the rest."""
+    """Metrics of an iteration from those of its updates (leading axis): sums of what is counted, means of the rest.
+
+    Of what tells where something happened first, the first number that there is.
+    """
 
     def one(name: str, values: Array) -> Array:
+        if name.startswith("first_"):
+            return values[jax.numpy.argmax(~jax.numpy.isnan(values))]
         counted = name.startswith(("failed_", "diverged_"))
         return values.sum(0) if counted else jax.numpy.nanmean(values, axis=0)
 

@@ -20,17 +20,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 
 from gps.errors import UserError
+from gps.files import FileError, synced, told
 from gps.runs import record
 
 _TEMPORARY = "tmp-"  # how the names of unfinished and of half-deleted checkpoints begin
 _ARRAYS = "arrays"
-_Content = TypeVar("_Content")
 
 
 class CheckpointError(UserError):
@@ -39,10 +39,12 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Restored:
-    """The newest checkpoint that is whole."""
+    """The newest checkpoint that is whole, or the one that was asked for."""
 
     step: int
-    state: Any  # the pytree, each leaf of the kind (jax, numpy, plain number) that it has in `like`
+    state: (
+        Any  # the pytree, each leaf of the kind (jax, numpy, plain number) that it has in `like`; None where not read
+    )
     meta: dict[str, Any]
     skipped: list[record.Damage]  # newer checkpoints that are damaged, newest first
 
@@ -86,65 +88,83 @@ class Checkpoints:
         place = self._place(step)
         if place.exists() and record.verify(place) == content:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for rest in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(rest)  # here and not when a folder is opened: a reader must not disturb a running save
         draft = self.folder / f"{_TEMPORARY}saving-{place.name}"
+        with told(draft, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.sweep()
+            try:
+                self._write(draft, arrays, content)
+            except Exception:
+                shutil.rmtree(draft, ignore_errors=True)  # it may be what has filled the disk
+                raise
+            if place.exists():
+                self._set_aside(place)
+            draft.rename(place)
+            synced(self.folder)
+            self._prune()
+
+    def sweep(self) -> None:
+        """Delete what a kill has left of a save or a deletion; called by who writes: readers disturb nobody."""
+        for rest in self.folder.glob(f"{_TEMPORARY}*"):
+            with told(rest, "deleted"):
+                shutil.rmtree(rest)
+
+    def _write(self, draft: Path, arrays: dict[str, np.ndarray], content: dict[str, Any]) -> None:
         draft.mkdir()
         if stored := _stored(arrays):
-            with _orbax() as orbax:
-                orbax.save(draft / _ARRAYS, stored)
+            try:
+                with _orbax() as orbax:
+                    orbax.save(draft / _ARRAYS, stored)
+            except Exception as error:  # of any type: a full disk is a ValueError of a page
+                reason = "the disk is full" if "No space left" in str(error) else str(error).split("\n")[0][:200]
+                raise FileError(
+                    f"{draft} can not be written: {reason}; make room for it: what was saved before is whole"
+                ) from error
         record.write(draft, content)
         for entry in [*draft.rglob("*"), draft]:
-            _sync(entry)  # before the rename, which could otherwise reach the disk first
-        if place.exists():
-            self._set_aside(place)
-        draft.rename(place)
-        _sync(self.folder)
-        self._prune()
+            synced(entry)  # before the rename, which could otherwise reach the disk first
 
-    def restore(self, like: Any) -> Restored | None:
+    def restore(self, like: Any, step: int | None = None) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is no checkpoint at all.
 
         Args:
             like: a pytree with the structure, shapes and dtypes of the saved state. Its values are not read;
                 a leaf may be a `jax.ShapeDtypeStruct`.
+            step: of the checkpoint to read, in place of the newest one.
 
         Errors:
-            CheckpointError when every checkpoint is damaged (all damages in the message), and when a whole one
-            holds a state of another structure than `like`: an older one would hold the same.
+            CheckpointError when every checkpoint is damaged (all damages in the message), when there is none of the
+            step, and when a whole one holds a state of another structure than `like`: an older one would hold the same.
         """
-        newest, skipped = self._newest(_load)
-        if newest is None:
-            return None
-        content, arrays = newest
-        _check_alike(self._place(content["step"]), content["leaves"], like)
-        state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())
-        return Restored(content["step"], jax.tree.map(_as_in, like, state), content["meta"], skipped)
+        return self._newest(lambda place: _load(place, like), step)
 
-    def newest(self, like: Any | None = None) -> int | None:
-        """The step that `restore` would return, by its sums alone: no array is read, and orbax is not needed.
+    def newest(self, like: Any | None = None) -> Restored | None:
+        """What `restore` would return but for its state, by the sums alone: no array is read, orbax is not needed.
 
         Arguments and errors as in `restore`; without `like`, the structure of the state is not looked at.
         """
-        content, _ = self._newest(record.verify)
-        if content is None:
-            return None
-        if like is not None:
-            _check_alike(self._place(content["step"]), content["leaves"], like)
-        return content["step"]
+        return self._newest(lambda place: _verified(place, like), None)
 
-    def _newest(self, read: Callable[[Path], _Content | record.Damage]) -> tuple[_Content | None, list[record.Damage]]:
-        """What `read` finds in the newest checkpoint that it does not call damaged, and those that it does."""
+    def _newest(
+        self, read: Callable[[Path], tuple[dict[str, Any], Any] | record.Damage], step: int | None
+    ) -> Restored | None:
+        """What `read` returns of the newest checkpoint that it does not call damaged, and those that it does."""
+        steps = self.steps()
+        if step is not None and step not in steps:
+            there = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(f"{self.folder} has no checkpoint of step {step}: there are {there}")
         skipped: list[record.Damage] = []
-        for step in reversed(self.steps()):
-            content = read(self._place(step))
-            if not isinstance(content, record.Damage):
-                return content, skipped
-            skipped.append(content)
+        for one in reversed(steps) if step is None else (step,):
+            found = read(self._place(one))
+            if not isinstance(found, record.Damage):
+                content, state = found
+                return Restored(one, state, content["meta"], skipped)
+            if not self._place(one).exists() and self.steps()[-1:] > steps[-1:]:
+                return self._newest(read, step)  # a run that is trained meanwhile has newer ones, and deleted this one
+            skipped.append(found)
         if skipped:
-            raise CheckpointError("no checkpoint is whole:\n" + "\n".join(f"  {d.path}: {d.reason}" for d in skipped))
-        return None, []
+            raise CheckpointError("no checkpoint is whole:\n" + "\n".join(f"  {damage}" for damage in skipped))
+        return None
 
     def _place(self, step: int) -> Path:
         if step < 0:
@@ -216,21 +236,44 @@ def _stored(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array for name, array in arrays.items() if array.size}
 
 
-def _load(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | record.Damage:
-    """Content and arrays by name; the sum over them guards against what the sums over the files cannot see."""
+def _verified(place: Path, like: Any | None) -> tuple[dict[str, Any], None] | record.Damage:
+    """The content of a checkpoint of states like this one, by the sums over its files."""
     content = record.verify(place)
     if isinstance(content, record.Damage):
         return content
+    if like is not None:
+        _check_alike(place, content["leaves"], like)
+    return content, None
+
+
+def _load(place: Path, like: Any) -> tuple[dict[str, Any], Any] | record.Damage:
+    """Content and state; the sum over the arrays guards against what the sums over the files cannot see.
+
+    Nothing is made of the sizes that the checkpoint names before they are those of `like`.
+    """
+    verified = _verified(place, like)
+    if isinstance(verified, record.Damage):
+        return verified
+    content, _ = verified
     arrays = {name: record.empty(kind) for name, kind in content["leaves"].items()}
     try:
         if stored := _stored(arrays):
             with _orbax() as orbax:
+                _check_shapes(orbax.metadata(place / _ARRAYS), stored)
                 arrays |= orbax.restore(place / _ARRAYS, item=stored)
     except Exception as error:  # whatever orbax raises, an older checkpoint may still be readable
         return record.Damage(place / _ARRAYS, f"orbax cannot read it: {str(error)[:200]}")
     if record.sum_of_arrays(arrays) != content["arrays"]:
         return record.Damage(place / _ARRAYS, "orbax returned other arrays than were saved")
-    return content, arrays
+    state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())
+    return content, jax.tree.map(_as_in, like, state)
+
+
+def _check_shapes(metadata: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError where orbax would make arrays of other sizes than these."""
+    stored = {name: tuple(about.shape) for name, about in metadata.item_metadata.tree.items()}
+    if stored != {name: array.shape for name, array in arrays.items()}:
+        raise ValueError("its arrays have other shapes than its record says")
 
 
 def _as_in(leaf: Any, array: np.ndarray) -> Any:
@@ -240,11 +283,3 @@ def _as_in(leaf: Any, array: np.ndarray) -> Any:
     if isinstance(leaf, np.ndarray):
         return array
     return array[()] if isinstance(leaf, np.generic) else array.item()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

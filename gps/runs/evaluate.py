@@ -124,7 +124,9 @@ def returns(
             carry = (state, memory, total, steps + alive, alive & (state.done == 0))
             return carry, None
 
-        start = (task.reset(starting), policy.start_memory(), jnp.zeros(()), jnp.zeros(()), jnp.ones((), bool))
+        begun = task.reset(starting)
+        lost = jnp.where(diverged(begun), jnp.nan, jnp.zeros(()))  # its very start is no observation
+        start = (begun, policy.start_memory(), lost, jnp.zeros(()), jnp.ones((), bool))
         noises = noise * policy.noise(acting, (task.horizon,))
         (_, _, total, steps, _), _ = jax.lax.scan(step, start, noises)
         return total, steps

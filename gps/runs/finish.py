@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dynamics.engines import resolve_engine
+from gps.errors import printable
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
@@ -40,7 +41,7 @@ VERSIONS = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax", "numpy")
 
 def to_stderr(line: str) -> None:
     """Tell the user, and leave standard output alone."""
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
 
 
 def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:
@@ -113,6 +114,7 @@ def draw(
     if isinstance(evaluation, Evaluation):
         assert is_control(task)
         acted, simulated = shown_episodes(task, evaluation, note)
+    folder.figures.mkdir(exist_ok=True)
     return draw_all(folder.read_metrics(), acted, simulated, folder.figures, note)
 
 

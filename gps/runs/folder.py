@@ -7,24 +7,27 @@
     summary.json     written when the run ends
     .lock            empty; locked by the process that trains
 
-Everything in it is text or arrays: opening a run executes nothing that it holds.
+Everything in it is text or arrays, and it holds no links: opening a run executes nothing that it holds, and reads and
+writes nothing outside of it. Code that its settings name is imported only for who trusts it. docs/reliability.md says
+what is promised.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 import os
+import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gps.errors import UserError
 from gps.experiments.experiment import Experiment
-from gps.files import temporary, write_text
+from gps.files import is_temporary, open_plain, read_bytes, require_plain, sweep, told, write_text
+from gps.runs.metrics import REMEDY, Metrics, RunError, plain
 from gps.settings import SettingsError, read_toml, write_toml
 
 if TYPE_CHECKING:
@@ -40,14 +43,16 @@ _METRICS = "metrics.jsonl"
 _SUMMARY = "summary.json"
 _LOCK = ".lock"
 _SUBFOLDERS = ("checkpoints", "figures")
-
-
-class RunError(UserError):
-    """A folder that is no run, or a file in it that cannot be read; the message says what is missing."""
+_MOST = 2**24  # bytes of a summary
+EVERYTHING = ("*",)  # trusted: whatever code the settings of a run name
 
 
 class RunExistsError(RunError):
     """A new run was asked for in a place that is taken."""
+
+
+class UntrustedError(UserError):
+    """A run's settings name code that nobody has said to trust."""
 
 
 class RunFolder:
@@ -57,10 +62,12 @@ class RunFolder:
     settings: dict[str, Any]  # as in config.toml
     figures: Path
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]):
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], trusted: Collection[str] = ()):
         self.path = Path(path)
         self.settings = settings
+        self.trusted = trusted
         self.figures = self.path / "figures"
+        self.metrics = Metrics(self.path / _METRICS)
         self._checkpoints = self.path.absolute() / "checkpoints"  # it stays where it is when the process moves
 
     @functools.cached_property
@@ -68,8 +75,17 @@ class RunFolder:
         """All settings of the run; read once.
 
         Errors:
-            As in `Experiment.resolve`, naming the file.
+            As in `Experiment.resolve`, naming the file; UntrustedError where the task or the guider is code of
+            somebody's own ("module:ENTRY") and not among the trusted ones.
         """
+        run = self.settings.get("run")
+        for name in ("task", "guider"):
+            code = run.get(name) if isinstance(run, Mapping) else None
+            if isinstance(code, str) and ":" in code and self.trusted != EVERYTHING and code not in self.trusted:
+                raise UntrustedError(
+                    f"{self.path / _CONFIG}: run.{name} = {code!r} is code, which this command would run: where you "
+                    "trust it, add --trust"
+                )
         try:
             return Experiment.resolve(self.settings)
         except SettingsError as error:
@@ -86,108 +102,96 @@ class RunFolder:
     def create(cls, path: str | os.PathLike[str], experiment: Experiment) -> RunFolder:
         """Make the folder of a new run, with the settings of the experiment as its config.toml.
 
-        An empty folder is taken, and so is what a kill in the middle of `create` leaves behind.
+        An empty folder is taken, and so is that of a run that ended before its first iteration did: a kill in the
+        middle of `create` leaves one, and so does a mistake that is found when programs are compiled.
 
         Errors:
             RunExistsError when anything else stands at `path`; nothing is ever overwritten.
         """
         path = Path(path)
         cls.check_free(path)
-        for name in _SUBFOLDERS:
-            (path / name).mkdir(parents=True, exist_ok=True)
-        # Last and all at once: a folder with a config.toml is a run, one without is none.
-        write_toml(path / _CONFIG, experiment.to_dict())
-        return cls.open(path)
+        with told(path, "made"):
+            path.mkdir(parents=True, exist_ok=True)
+        with _lock(path):
+            cls.check_free(path)  # again: the process that had the lock may have changed it
+            with told(path, "made"):
+                for entry in path.iterdir():
+                    if entry.name != _LOCK:
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                for name in _SUBFOLDERS:
+                    (path / name).mkdir()
+            # Last and all at once: a folder with a config.toml is a run, one without is none.
+            write_toml(path / _CONFIG, experiment.to_dict(), new=True)
+        return cls.open(path, EVERYTHING)  # whose code has been imported
 
     @staticmethod
     def check_free(path: str | os.PathLike[str]) -> None:
         """Raise the RunExistsError of `create` if it cannot make a run at `path`."""
         path = Path(path)
+        if not path.exists() or _is_unused(path):
+            return
         if (path / _CONFIG).exists():
             raise RunExistsError(f"{path} exists: continue that run with --resume, or start anew with another --out")
-        if path.exists() and not _is_unused(path):
-            raise RunExistsError(f"{path} exists and holds something that is no run: start with another --out")
+        if path.is_dir() and is_run(path):
+            raise RunExistsError(f"{path} exists, and its {_CONFIG} is missing: {REMEDY}")
+        raise RunExistsError(f"{path} exists and holds something that is no run: start with another --out")
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+    def open(cls, path: str | os.PathLike[str], trusted: Collection[str] = ()) -> RunFolder:
         """The run in the folder `path`.
 
+        Args:
+            trusted: code that its settings may name as its task or guider ("module:ENTRY"), or `EVERYTHING`.
+
         Errors:
-            RunError when there is no run, naming what is missing; SettingsError when config.toml is not TOML, or
-            is empty.
+            RunError when there is no run, naming what is missing; FileError where it holds links or pipes;
+            SettingsError when config.toml is not TOML, or is empty.
         """
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path} is no run: there is no such folder")
+        require_plain(path)
         if not (path / _CONFIG).is_file():
             raise RunError(f"{path} is no run: it has no {_CONFIG}")
         settings = read_toml(path / _CONFIG)
         if not settings:  # which would be read as a run of nothing but defaults
-            raise SettingsError(
-                f"{path / _CONFIG} holds no settings: restore the file, or start anew with another --out"
-            )
-        return cls(path, settings)
+            raise SettingsError(f"{path / _CONFIG} holds no settings: {REMEDY}")
+        return cls(path, settings, trusted)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing this run; those that read it need no lock.
 
-        The kernel lets go of the lock when the process ends, however it ends; the file stays, because a process that
-        deletes it could delete the one that another has just locked. Where there are no locks, nothing is done.
-
-        A child forked meanwhile, and not replaced by another program, keeps it.
-
         Errors:
-            RunError where the lock is taken, by another process or by this one.
+            RunError where the lock is taken, by another process or by this one, and where the run's settings are no
+            longer those that were read.
         """
-        with open(self.path / _LOCK, "ab") as file:
-            try:
-                if fcntl:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"another process trains {self.path}: wait for its end, or start anew with another --out"
-                ) from error
-            except OSError:
-                pass  # a file system without locks
+        with _lock(self.path):
+            if repr(read_toml(self.path / _CONFIG)) != repr(self.settings):  # of NaN, too
+                raise RunError(f"another process has changed {self.path / _CONFIG} meanwhile: try again")
             yield
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl; when this returns, the line is on the disk.
+    def sweep(self) -> None:
+        """Delete what processes that were killed have left; called by who holds the lock."""
+        sweep(self.path)
+        sweep(self.figures, age=3600.0)  # figures are drawn without the lock
+        self.checkpoints.sweep()
 
-        Args:
-            row: numbers, texts, lists, and arrays of numpy or jax. NaN and infinities become null, because JSON
-                has no word for them.
-        """
-        line = json.dumps(_plain(row, "metrics"), allow_nan=False) + "\n"
-        file = self.path / _METRICS
-        with open(file, "a+b") as stream:
-            if stream.tell() > 0:
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    # A kill tore the last line; the new one must not be glued to what is left of it.
-                    stream.truncate(sum(map(len, _whole_lines(file))))
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """See `Metrics.append`."""
+        self.metrics.append(row)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, without a last line that a kill has torn.
-
-        Errors:
-            RunError naming the line, for any other line that is not JSON.
-        """
-        return [row for _, row in self._lines()]
+        """See `Metrics.rows`."""
+        return self.metrics.rows()
 
     def rewind_metrics(self, iteration: int) -> None:
-        """Drop the rows of this iteration and of later ones, all at once: a resumed run computes them again."""
-        if (self.path / _METRICS).exists():
-            kept = [line for line, row in self._lines() if row.get("iteration", -1) < iteration]
-            write_text(self.path / _METRICS, "".join(kept))
+        """See `Metrics.rewind`."""
+        self.metrics.rewind(iteration)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json all at once; values as in `append_metrics`."""
-        text = json.dumps(_plain(summary, "summary"), allow_nan=False, indent=2) + "\n"
+        text = json.dumps(plain(summary, "summary"), allow_nan=False, indent=2) + "\n"
         write_text(self.path / _SUMMARY, text)
 
     def read_summary(self) -> dict[str, Any]:
@@ -200,22 +204,16 @@ class RunFolder:
         if not file.is_file():
             raise RunError(f"{self.path} has no {_SUMMARY}: the run has not ended")
         try:
-            return dict(json.loads(file.read_bytes()))
-        except (ValueError, TypeError) as error:
+            return dict(json.loads(read_bytes(file, _MOST)))
+        except (ValueError, TypeError, RecursionError) as error:
             raise RunError(
                 f"{file} is not a JSON object ({error}): delete it, and the resumed run writes it again"
             ) from error
 
-    def _lines(self) -> list[tuple[str, dict[str, Any]]]:
-        """Each whole line of metrics.jsonl with its row."""
-        file = self.path / _METRICS
-        lines = []
-        for number, line in enumerate(_whole_lines(file) if file.exists() else [], start=1):
-            try:
-                lines.append((line.decode(), dict(json.loads(line))))
-            except (ValueError, TypeError) as error:
-                raise RunError(f"{file}, line {number}: not a JSON object ({error})") from error
-        return lines
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, or what is left of one."""
+    return any((path / name).exists() for name in (_CONFIG, _METRICS, _SUBFOLDERS[0]))
 
 
 def iteration_seconds(rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -232,33 +230,41 @@ def iteration_seconds(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     ]
 
 
-def _whole_lines(file: Path) -> list[bytes]:
-    """The lines that end: each is written at once with its end, so one without was torn by a kill."""
-    return [line + b"\n" for line in file.read_bytes().split(b"\n")[:-1]]
+@contextmanager
+def _lock(path: Path) -> Iterator[IO[bytes]]:
+    """Hold the lock of the run at `path`.
+
+    The kernel lets go of it when the process ends, however it ends; the file stays, because a process that deletes it
+    could delete the one that another has just locked. Where there are no locks, nothing is done. A child forked
+    meanwhile, and not replaced by another program, keeps it.
+
+    Errors:
+        RunError where the lock is taken.
+    """
+    with told(path / _LOCK, "locked"):
+        descriptor = open_plain(path / _LOCK, os.O_WRONLY | os.O_CREAT)
+    with os.fdopen(descriptor, "ab") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"another process trains {path}: wait for its end, or start anew with another --out"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield file
 
 
 def _is_unused(path: Path) -> bool:
-    """Whether a folder is empty, or holds only what `create` makes before config.toml has its name, or a lock."""
+    """Whether a folder is empty, or holds what is left of a run of which no iteration was finished."""
     if not path.is_dir():
         return False
-    leftovers = {path / name for name in _SUBFOLDERS}
-    files = (temporary(path / _CONFIG), path / _LOCK)
-    return all(
-        (entry in leftovers and entry.is_dir() and not any(entry.iterdir())) or entry in files
-        for entry in path.iterdir()
-    )
-
-
-def _plain(value: Any, where: str) -> Any:
-    """The value in the types of JSON; NaN and infinities as None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, where) for item in value]
-    if hasattr(value, "tolist"):  # arrays and scalars of numpy and jax
-        return _plain(value.tolist(), where)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise TypeError(f"'{where}' is a {type(value).__name__}: only numbers, texts, lists and arrays can be written")
+    require_plain(path)
+    known = {_CONFIG, _LOCK, _METRICS, *_SUBFOLDERS}
+    if any(entry.name not in known and not is_temporary(entry.name) for entry in path.iterdir()):
+        return False
+    if any((path / name).is_file() for name in _SUBFOLDERS) or Metrics(path / _METRICS).lines():
+        return False
+    left = [entry for name in _SUBFOLDERS if (path / name).is_dir() for entry in (path / name).iterdir()]
+    return all(entry.name.startswith("tmp-") or entry.name == "00000000" for entry in left)

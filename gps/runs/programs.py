@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gps.experiments.experiment import Experiment
+from gps.experiments.sizes import bytes_of, countable, largest_step, require_room
 from gps.guiders.guider import Guider, Metrics, iterate, summarize, update_keys
 from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
 from gps.tasks.control_task import is_control
@@ -19,8 +24,22 @@ def use_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "guided-policy-search"))
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "guided-policy-search" / machine()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """A name for what programs are compiled for: the version of the compiler, and the CPU with all its features.
+
+    Machines that share a home folder may have different CPUs, and a program for one may be illegal on another.
+    """
+    about = [platform.machine(), platform.processor()]
+    if cpuinfo.is_file():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        fields = {name.strip(): value.strip() for name, value in fields.items()}
+        about += [fields.get(name, "") for name in ("model name", "flags", "Features", "CPU part")]
+    features = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
+    return f"jaxlib-{metadata.version('jaxlib')}-{platform.machine()}-{features}"
 
 
 class Programs:
@@ -33,11 +52,29 @@ class Programs:
         self.update = jax.jit(guider.update)
         self.whole = jax.jit(functools.partial(iterate, guider))
         if is_control(task):
-            contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
-            act = jax.jit(functools.partial(evaluate, task))
-            self._evaluate = lambda policy, key: act(policy, contexts, key)
+            self._contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
+            self._evaluate = jax.jit(functools.partial(evaluate, task))
         else:
+            self._contexts = ()
             self._evaluate = jax.jit(functools.partial(evaluate_episodes, task))
+
+    def require_room(self, experiment: Experiment) -> None:
+        """Raise SettingsError where the programs of an experiment take more memory than there is.
+
+        The programs are traced for it, which compiling them needs anyway; nothing is compiled.
+        """
+        with countable(experiment.to_dict()):
+            require_room(max(map(_bytes, self._traced())), experiment.to_dict())
+
+    def _traced(self) -> list[Any]:
+        """The programs with the shapes that they are called with."""
+        guider, key = self.guider, jax.eval_shape(jax.random.key, 0)
+        state = jax.eval_shape(guider.init, key)
+        evaluation = self._evaluate.trace(jax.eval_shape(guider.policy, state), *self._contexts, key)
+        if guider.fused:
+            return [evaluation, self.whole.trace(state, key)]
+        samples = self.collect.eval_shape(state, key)
+        return [evaluation, self.collect.trace(state, key), self.update.trace(state, samples, key)]
 
     def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
         """One iteration; DivergedError where the guider can not learn from what was collected."""
@@ -53,4 +90,9 @@ class Programs:
 
     def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:
         """The learner on all training targets, then on all test targets; or in fresh episodes."""
-        return self._evaluate(policy, key)
+        return self._evaluate(policy, *self._contexts, key)
+
+
+def _bytes(traced: Any) -> int:
+    """What a program takes at least: its arguments, its results, and the largest step between them."""
+    return bytes_of(traced.jaxpr.in_avals + traced.jaxpr.out_avals) + largest_step(traced.jaxpr)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from gps.columns import Column
+from gps.errors import printable
 
 _SHOWN_ROWS = 10
 _OTHER_LINES = 6  # of the live display: title, column titles, units, progress and the margins
@@ -93,7 +94,7 @@ class Progress:
     ):
         if not columns:
             raise ValueError("columns must hold at least one column")
-        self.title, self.columns = title, tuple(columns)
+        self.title, self.columns = printable(title), tuple(columns)
         self._total, self._done = total_iterations, done
         self._stream = sys.stdout if stream is None else stream
         self._clock: Clock | None = None
@@ -120,7 +121,7 @@ class Progress:
 
     def note(self, message: str) -> None:
         """Show a message that must not be missed, above the table or as a line."""
-        self._entered()[0].note(message)
+        self._entered()[0].note(printable(message))
 
     def _entered(self) -> tuple[_View, Clock]:
         if self._view is None or self._clock is None:

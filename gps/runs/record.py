@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+import os
+import re
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-_NAME = "record.json"
+from gps.files import open_plain, read_bytes
+
+NAME = "record.json"
+_MOST = 2**26  # bytes of a record
+_KIND = re.compile(r"[a-z0-9_]+\[([0-9]+(,[0-9]+)*)?\]")  # see `kind_of`
 
 
 class Damage(NamedTuple):
@@ -18,6 +24,9 @@ class Damage(NamedTuple):
 
     path: Path
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 def write(place: Path, content: dict[str, Any]) -> None:
@@ -29,21 +38,22 @@ def write(place: Path, content: dict[str, Any]) -> None:
     written = sorted(path for path in place.rglob("*") if path.is_file())
     files = {str(path.relative_to(place)): _sum_of_file(path) for path in written}
     text = json.dumps({"sha256": _sum_of_json([content, files]), "content": content, "files": files}, indent=1)
-    (place / _NAME).write_text(text)
+    (place / NAME).write_text(text)
 
 
 def verify(place: Path) -> dict[str, Any] | Damage:
     """The content that the record of a checkpoint lists, or the first file that is not as it was saved.
 
     Files are summed before orbax sees them: from damaged ones it prints traces of its own threads, and some damage
-    it does not notice.
+    it does not notice. The record itself may be forged: only what `write` can have written is believed.
     """
-    file = place / _NAME
+    file = place / NAME
     try:
-        record = json.loads(file.read_bytes())
+        record = json.loads(read_bytes(file, _MOST))
         content, files = record["content"], record["files"]
         if record["sha256"] != _sum_of_json([content, files]) or content["step"] != int(place.name):
             raise ValueError
+        _require_form(content, files)
         for name, expected in files.items():
             file = place / name
             if _sum_of_file(file) != expected:
@@ -52,9 +62,22 @@ def verify(place: Path) -> dict[str, Any] | Damage:
         return Damage(file, "is missing")
     except OSError as error:
         return Damage(file, f"cannot be read: {error.strerror or error}")
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Damage(file, "its bytes have changed since it was saved")
     return content
+
+
+def _require_form(content: dict[str, Any], files: dict[str, Any]) -> None:
+    """Raise an error of any kind unless these are a step, kinds of leaves, a meta, and files inside the checkpoint."""
+    if set(content) != {"step", "leaves", "arrays", "meta"} or not isinstance(content["meta"], dict):
+        raise ValueError
+    for kind in content["leaves"].values():
+        if not _KIND.fullmatch(kind):
+            raise ValueError
+    for name in files:
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ValueError
 
 
 def content_of(step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +109,8 @@ def sum_of_arrays(arrays: dict[str, np.ndarray]) -> str:
 
 
 def _sum_of_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sum_of_json(value: Any) -> str:

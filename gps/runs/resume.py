@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from gps.experiments.experiment import Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
 from gps.runs.best import saved_like
+from gps.runs.checkpoints import CheckpointError, Restored
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.programs import use_compilation_cache
 from gps.settings import SettingsError, write_toml
@@ -28,7 +31,7 @@ def resumable(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
     Errors:
         SettingsError for fewer iterations, and for any other setting that differs from the run's own, naming both.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path, (asked.run.task, asked.run.guider))
     own = folder.experiment
     for name, (has, wanted) in own.differences(asked).items():
         if name != "run.iterations":
@@ -53,7 +56,7 @@ def resumed(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
             folder = resumable(path, asked)  # again: the process that had the lock may have changed it
             check(folder, asked.build())
             write_toml(Path(path) / "config.toml", asked.to_dict())
-        folder = RunFolder.open(path)
+        folder = RunFolder.open(path, folder.trusted)
     return folder
 
 
@@ -71,32 +74,67 @@ def check(folder: RunFolder, guider: Guider) -> None:
         CheckpointError where there are checkpoints but none is whole, or the state is not of this guider; RunError
         where rows of the metrics or all checkpoints were lost.
     """
-    newest = folder.checkpoints.newest(saved_like(guider, shapes_of(guider)))
+    with _settings_first(folder):
+        newest = folder.checkpoints.newest(saved_like(guider, shapes_of(guider)))
     integrity.check(folder, newest, folder.experiment.run.first_checkpoint)
+
+
+def restore(folder: RunFolder, guider: Guider, step: int | None = None) -> tuple[Restored | None, list[str]]:
+    """The newest checkpoint that is whole, or that of a step, and notes for the user; errors as in `check`."""
+    with _settings_first(folder):
+        restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)), step)
+    return restored, integrity.check(folder, restored, folder.experiment.run.first_checkpoint)
+
+
+@contextmanager
+def _settings_first(folder: RunFolder) -> Iterator[None]:
+    """Where a checkpoint is of another structure, name the setting that was changed, if one was."""
+    try:
+        yield
+    except CheckpointError:
+        newest = folder.checkpoints.newest()
+        if newest:
+            integrity.check_settings(folder, newest)
+        raise
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run as of its last whole checkpoint."""
+    """A run as of a checkpoint."""
 
     experiment: Experiment
     guider: Guider
     state: Any
     best: Policy  # of the best learner so far
     best_iteration: int | None  # in which it was evaluated, counted from 0; None where none was evaluated yet
+    step: int  # iterations before the checkpoint
+    notes: list[str]  # for the user
+
+    def __str__(self) -> str:
+        return f"the learner after iteration {self.step} of {self.experiment.run.iterations}"
 
 
-def load(folder: RunFolder) -> Loaded:
-    """Read a run.
+def load(folder: RunFolder, step: int | None = None, *, allow_older: bool = False) -> Loaded:
+    """Read a run as of its newest checkpoint.
+
+    Args:
+        step: of the checkpoint to read, in place of the newest one.
+        allow_older: where newer checkpoints were made than the newest that is whole, take that one.
 
     Errors:
-        RunError where there is no checkpoint, yet or any more; CheckpointError where none is whole.
+        RunError where there is no checkpoint, yet or any more, or one that does not fit the run's other files, and
+        where newer ones were made that are damaged or missing; CheckpointError where none is whole, or none of `step`.
     """
     use_compilation_cache()
     experiment = folder.experiment
     guider = experiment.build()
-    restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)))
+    rows = folder.metrics.count()
+    restored, notes = restore(folder, guider, step)
     if restored is None:
-        integrity.check(folder, None, experiment.run.first_checkpoint)
         raise RunError(f"{folder.path} has no checkpoint yet: train it with gps train --resume")
-    return Loaded(experiment, guider, restored.state.state, restored.state.best, restored.meta["best_iteration"])
+    if allow_older:
+        notes += [f"damaged checkpoint passed over: {damage}" for damage in restored.skipped]
+    elif step is None:
+        integrity.check_newest(folder, rows, restored)
+    saved, best_iteration = restored.state, restored.meta["best_iteration"]
+    return Loaded(experiment, guider, saved.state, saved.best, best_iteration, restored.step, notes)

@@ -17,12 +17,12 @@ from gps.columns import Column, count, short
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError, Guider
 from gps.runs import integrity
-from gps.runs.best import Best, Saved, saved_like, standing
+from gps.runs.best import Best, Saved, standing
 from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
 from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import Progress
-from gps.runs.resume import shapes_of
+from gps.runs.resume import restore
 from gps.runs.teacher import with_teacher
 from gps.runs.warnings import warnings_of
 from gps.tasks.control_task import is_control
@@ -68,7 +68,8 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         return begun.seconds + time.time() - began_at
 
     def save(step: int) -> None:
-        folder.checkpoints.save(step, Saved(state, best.policy), {"seconds": clock(), "best_iteration": best.iteration})
+        meta = integrity.meta_of(folder, clock(), best.iteration)
+        folder.checkpoints.save(step, Saved(state, best.policy), meta)
 
     stream = io.StringIO() if quiet else None
     with Progress(run.iterations, _title(experiment), columns_of(guider), stream, done=first) as progress:
@@ -77,10 +78,13 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         for i in range(first, run.iterations):
             began = time.perf_counter()
             with _saved_first(folder, i, save):
-                state, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
+                after, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
+                metrics = jax.device_get(metrics)
+                guider.judge(metrics)
+            state = after
             row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
             row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first}
-            row |= jax.device_get(metrics)
+            row |= metrics
             last = i + 1 == run.iterations
             if last or (i + 1) % run.evaluate_every == 0:
                 policy = guider.policy(state)
@@ -107,22 +111,22 @@ class _Begun:
     state: Any
     best: Best
     seconds: float  # that were spent before
-    notes: tuple[str, ...] = ()  # for the user
+    notes: tuple[str, ...]  # for the user
 
 
 def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
     """From the last whole checkpoint, whose later rows of metrics are dropped, or with a fresh state."""
     run = folder.experiment.run
-    restored = folder.checkpoints.restore(saved_like(guider, shapes_of(guider)))
-    integrity.check(folder, restored.step if restored else None, run.first_checkpoint)
+    restored, notes = restore(folder, guider)
+    folder.sweep()
     folder.rewind_metrics(restored.step if restored else 0)
     if restored is None:
         state = with_teacher(jax.jit(guider.init)(key), folder.experiment, guider)
-        return _Begun(0, state, Best(guider.policy(state)), 0.0)
+        return _Begun(0, state, Best(guider.policy(state)), 0.0, ())
     saved, i = restored.state, restored.meta["best_iteration"]
     its = () if i is None else standing(folder.read_metrics()[i], guider.task)
-    damages = (f"damaged checkpoint passed over: {damage.path}: {damage.reason}" for damage in restored.skipped)
-    notes = (*damages, f"resumed after iteration {restored.step} of {run.iterations}")
+    damages = (f"damaged checkpoint passed over: {damage}" for damage in restored.skipped)
+    notes = (*notes, *damages, f"resumed after iteration {restored.step} of {run.iterations}")
     return _Begun(restored.step, saved.state, Best(saved.best, i, its), restored.meta["seconds"], notes)
 
 

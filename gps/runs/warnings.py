@@ -20,6 +20,13 @@ def warnings_of(rows: Rows) -> list[str]:
     from the rows alone, so that a resumed run repeats nothing.
     """
     found = []
+    if _diverged(rows[-1]) and not any(map(_diverged, rows[:-1])):
+        names = ("diverged_samples", "first_diverged_environment", "first_diverged_step")
+        steps, environment, step = (f"{rows[-1][name]:.0f}" for name in names)
+        found.append(
+            f"{steps} steps diverged (an observation or a reward not finite, or too large), the first in environment "
+            f"{environment}, step {step}: their episodes end, and they enter no statistics"
+        )
     if _lasting(rows, _mostly_untrusted) == UNTRUSTED:
         found.append(
             f"most local models have not been trusted for {UNTRUSTED} iterations: try more samples per condition "
@@ -37,6 +44,12 @@ def warnings_of(rows: Rows) -> list[str]:
 def _lasting(rows: Rows, bad) -> int:
     """How many of the last rows in a row are bad."""
     return next((number for number, row in enumerate(reversed(rows)) if not bad(row)), len(rows))
+
+
+def _diverged(row: Mapping[str, Any]) -> bool:
+    """Whether steps of an environment diverged, and the metrics say where."""
+    step = row.get("first_diverged_step")
+    return step is not None and bool(np.isfinite(step))
 
 
 def _mostly_untrusted(row: Mapping[str, Any]) -> bool:

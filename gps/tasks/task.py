@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from policies.normalize import plausible
+
 
 @dataclass(frozen=True)
 class ActionSpace:
@@ -69,8 +71,15 @@ class Environment(Protocol):
         ...
 
 
+def observed(state: State) -> Bool[Array, ""]:
+    """Whether the observations of a state are such, and not NaN, infinite or beyond `policies.normalize.LARGEST`."""
+    return jnp.stack([plausible(o) for o in state.obs.values()]).all()
+
+
 def diverged(state: State) -> Bool[Array, ""]:
-    """Whether the simulation diverged in the step to this state: it says so, or something is not finite."""
+    """Whether the simulation diverged in the step to this state.
+
+    It says so, or its observations or its reward are not finite, or beyond `policies.normalize.LARGEST`.
+    """
     told = state.metrics.get("diverged", jnp.zeros(())) > 0
-    finite = jnp.stack([jnp.isfinite(x).all() for x in (state.reward, *state.obs.values())]).all()
-    return told | ~finite
+    return told | ~observed(state) | ~plausible(state.reward[None])

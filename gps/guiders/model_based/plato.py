@@ -207,6 +207,10 @@ class Plato:
         """Raise `DivergedError` where a condition has no sound sample left."""
         samples.check(collected.samples)
 
+    def judge(self, metrics: Metrics) -> None:
+        """Raise `DivergedError` where the fit of the learner could not be taken."""
+        self.teaching.judge(metrics, 1)
+
     def update(self, state: PlatoState, collected: Labelled, key: PRNGKeyArray) -> tuple[PlatoState, Metrics]:
         """Teach the learner on these episodes and the earlier ones."""
         N = self.settings.sampling.samples

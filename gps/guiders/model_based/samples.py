@@ -17,6 +17,7 @@ from gps.guiders.model_based.settings import SamplingSettings
 from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, step_costs
 from policies.network import NetworkPolicy
+from policies.normalize import plausible
 
 Tree = TypeVar("Tree")
 
@@ -115,7 +116,7 @@ def recorded(
     seen = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise)
     observations = episodes.stack_frames(seen, task.history)
     costs = step_costs(task, xs, trajectory.actions, context)
-    sound = trajectory.sound & jnp.isfinite(costs).all() & jnp.isfinite(observations).all()
+    sound = trajectory.sound & jnp.isfinite(costs).all() & plausible(observations).all()
     return Samples(xs, trajectory.actions, observations, costs, sound.astype(xs.dtype))
 
 
@@ -139,8 +140,8 @@ def check(samples: Samples) -> None:
     lost = [i for i, sound in enumerate(np.asarray(samples.weights).sum(axis=1)) if sound == 0]
     if lost:
         raise DivergedError(
-            f"all {samples.weights.shape[1]} samples of condition(s) {lost} diverged (a state was not finite or "
-            "beyond 1e6, or its cost or observation not finite): lower the exploration (guider.start.spread or std), "
+            f"all {samples.weights.shape[1]} samples of condition(s) {lost} diverged (a state or an observation was "
+            "not finite or beyond 1e6, or a cost not finite): lower the exploration (guider.start.spread or std), "
             "the step (guider.trust_region.kl_step) or the physics timestep"
         )
 

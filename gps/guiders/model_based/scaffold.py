@@ -107,6 +107,10 @@ class ModelBased:
         """Raise `DivergedError` where a condition has no sound sample left."""
         samples.check(collected)
 
+    def judge(self, metrics: Metrics) -> None:
+        """Raise `DivergedError` where no fit of the learner in an iteration could be taken."""
+        self.teaching.judge(metrics, self.method.rounds)
+
     def policy(self, state: ModelBasedState) -> NetworkPolicy:
         """The learner's policy."""
         return state.learner.policy

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
-from gps.guiders.guider import Metrics
+from gps.guiders.guider import DivergedError, Metrics
 from gps.guiders.learner import start_policy
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import TaughtLearnerSettings
@@ -132,7 +132,7 @@ class Teaching:
         policy, state, loss = regression.fit(
             learner.policy, learner.optimizer_state, targets, key, self.settings.training
         )
-        sound = jnp.isfinite(loss) & all_finite(policy, batched=False)
+        sound = jnp.isfinite(loss) & all_finite((policy, state), batched=False)
         learner = select(sound, Learner(policy, state), learner)
         distribution = cast(Continuous, learner.policy.distribution)
         mean, std = distribution.action_moments(learner.policy.along(targets.observations))
@@ -144,6 +144,15 @@ class Teaching:
             "failed_fits": 1 - sound.astype(jnp.int32),
         }
         return learner, metrics
+
+    @staticmethod
+    def judge(metrics: Metrics, fits: int) -> None:
+        """Raise `DivergedError` where `imitate` has failed in all of an iteration's fits."""
+        if metrics["failed_fits"] >= fits:
+            raise DivergedError(
+                "no fit of the learner in an iteration was finite, and none was taken: lower "
+                "guider.learner.training.learning_rate"
+            )
 
     def _observe(self, x: Array, context: Array) -> Float[Array, " no"]:
         """What a learner sees that is a function of the state alone."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from gps.columns import Column, known, short
-from gps.guiders.guider import Metrics
+from gps.guiders.guider import DivergedError, Metrics
 from gps.guiders.model_free.batch import make_batch
 from gps.guiders.model_free.losses import Objective
 from gps.guiders.model_free.methods import METHODS
@@ -31,6 +31,7 @@ from gps.settings import unknown
 from gps.tasks.check import check_environment
 from gps.tasks.task import Environment
 from policies.network import NetworkPolicy
+from policies.normalize import LARGEST
 
 
 class ModelFree:
@@ -114,7 +115,23 @@ class ModelFree:
         return dataclasses.replace(after, states=bare(after.states), memories=state.running.memories), unroll
 
     def check(self, samples: tuple[Running, Unroll]) -> None:
-        """Nothing to stop for: steps that diverged end their episodes, and metrics count them."""
+        """Nothing to stop for: steps that diverged end their episodes, and `judge` counts them."""
+
+    def judge(self, metrics: Metrics) -> None:
+        """Raise `DivergedError` where too many steps of an iteration diverged, or most of its updates failed."""
+        ppo, lost, failed = self.settings.ppo, float(metrics["diverged_samples"]), float(metrics["failed_updates"])
+        if lost > ppo.diverged * self.steps_per_iteration:
+            where = [f"{metrics[f'first_diverged_{name}']:.0f}" for name in ("environment", "step")]
+            raise DivergedError(
+                f"{100 * lost / self.steps_per_iteration:.0f} % of an iteration's steps diverged (an observation or a "
+                f"reward not finite or beyond {LARGEST:.0e}), more than guider.ppo.diverged = {ppo.diverged}; first "
+                f"in environment {where[0]}, step {where[1]}"
+            )
+        if failed > 0.5 * len(self.plan.losses) * ppo.updates * ppo.epochs * ppo.minibatches:
+            raise DivergedError(
+                f"{failed:.0f} updates of an iteration were not taken, as gradients or parameters would not be finite: "
+                f"lower guider.ppo.learning_rate, which is {ppo.learning_rate}"
+            )
 
     def policy(self, state: ModelFreeState) -> NetworkPolicy:
         """The learner's policy."""
@@ -197,15 +214,15 @@ class ModelFree:
         losses, sequences = len(plan.losses), batch.first.shape[1]
         draws = jax.random.bits(key, (losses, ppo.epochs, sequences))
         orders = jnp.argsort(draws, axis=-1, stable=False).reshape(losses, ppo.epochs, ppo.minibatches, -1)
-        metrics: Metrics = {}
+        metrics: Metrics = {"failed_updates": jnp.zeros(())}
         for terms, order in zip(plan.losses, orders, strict=True):
             state, log = self.minimiser.run(terms, batch, state, order)
-            metrics |= log
+            metrics |= log | {"failed_updates": metrics["failed_updates"] + log["failed_updates"]}
         if self.method.backtracks:
             state = dataclasses.replace(state, params=networks.backtracked(state.params))
         if "penalty" in self.method.tables:
             metrics["alpha"] = state.alpha
-        metrics |= {"train_return": jnp.nanmean(unroll.returned), "diverged_samples": unroll.diverged.sum()}
+        metrics |= {"train_return": jnp.nanmean(unroll.returned), **unroll.losses(state.updates)}
         after = dataclasses.replace(
             state,
             normalizers=self._follow_statistics(plan, state.normalizers, unroll),
@@ -218,10 +235,10 @@ class ModelFree:
         """Normalisers that have seen this unroll too; that of a frozen guider stays."""
         if not self.settings.ppo.normalize:
             return normalizers
-        ones = jnp.ones(unroll.reward.size)
+        counts = unroll.observed.astype(float).reshape(-1)
         observed = unroll.obs["state"]
-        new = {**normalizers, "learner": normalizers["learner"].update(observed.reshape(len(ones), -1), ones)}
+        new = {**normalizers, "learner": normalizers["learner"].update(observed.reshape(len(counts), -1), counts)}
         if self.networks.privileged and (not self.method.teacher_first or plan is TEACHER_FIRST):
             everything = self.networks.everything(unroll.obs)
-            new["guider"] = normalizers["guider"].update(everything.reshape(len(ones), -1), ones)
+            new["guider"] = normalizers["guider"].update(everything.reshape(len(counts), -1), counts)
         return new

@@ -26,7 +26,8 @@ from gps.pytrees import select
 class Minimiser:
     """Adam on the parameters of all networks that a loss trains, as one vector: it compiles and runs faster.
 
-    Each network's gradient is clipped by its own norm. A step whose gradient is not finite is left out.
+    Each network's gradient is clipped by its own norm. A step is left out where its gradient, or the parameters
+    that it would leave, are not finite.
     """
 
     objective: Objective
@@ -54,7 +55,8 @@ class Minimiser:
             gradient, log = jax.grad(loss, has_aux=True)(vector)
             gradient, norm = self._clipped(gradient, sizes)
             change, moved = self._adam.update(gradient, optimizer_state)
-            sound = jnp.isfinite(norm)
+            # a sum is finite only where all its terms are; a clipped gradient leaves the optimiser's state finite
+            sound = jnp.isfinite(norm + (vector + change).sum())
             vector, optimizer_state = select(sound, (vector + change, moved), (vector, optimizer_state))
             log |= {"failed_updates": 1.0 - sound}
             names[:] = log

@@ -28,6 +28,7 @@ class PpoSettings:
     entropy: float = 0.01  # weight of the entropy bonus
     reward_scale: float = 1.0  # multiplies rewards in training, not in what is reported
     normalize: bool = True  # observations by their running mean and deviation, for each role
+    diverged: float = 0.2  # largest share of an iteration's steps that may diverge; beyond it the run stops
 
     def __post_init__(self):
         check_at_least(self, 1, "environments", "unroll", "updates", "epochs", "minibatches")
@@ -35,7 +36,7 @@ class PpoSettings:
         check_positive(self, "learning_rate", "gradient_norm", "clip", "reward_scale")
         if not self.clip < 1:
             raise ValueError(f"clip must be below 1, as ratios are clipped from 1 - clip, not {self.clip}")
-        for name in ("discount", "trace"):
+        for name in ("discount", "trace", "diverged"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
 

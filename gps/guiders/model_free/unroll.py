@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from gps.guiders.model_free.networks import Networks, Observations
 from gps.pytrees import select
-from gps.tasks.task import Environment, State, diverged
+from gps.tasks.task import Environment, State, diverged, observed
 
 
 @jax.tree_util.register_dataclass
@@ -28,9 +28,13 @@ class Running:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Unroll:
-    """L steps of N environments. A step that diverged ends its episode with reward 0."""
+    """L steps of N environments. A step that diverged ends its episode with reward 0.
+
+    An episode whose very start has no plausible observation ends with its first step; it is observed as zeros.
+    """
 
     obs: Observations  # L N ..., before each step
+    observed: Bool[Array, "L N"]  # False where `obs` are zeros in place of what is no observation
     final: Observations  # L N ..., after it, before any reset
     first: Bool[Array, "L N"]
     action: Array  # raw, L N (nu)
@@ -40,6 +44,20 @@ class Unroll:
     truncated: Bool[Array, "L N"]  # done by the time limit alone
     returned: Float[Array, "L N"]  # return of the episode that ended with this step, NaN where none did
     diverged: Bool[Array, "L N"]
+
+    def losses(self, before: Array) -> dict[str, Array]:
+        """Metrics: how many steps diverged, and in which environment and at which step of it the first did, or NaN.
+
+        Args:
+            before: unrolls of this run before this one.
+        """
+        L, N = self.diverged.shape
+        index, some = jnp.argmax(self.diverged), self.diverged.any()
+        return {
+            "diverged_samples": self.diverged.sum(),
+            "first_diverged_environment": jnp.where(some, index % N, jnp.nan),
+            "first_diverged_step": jnp.where(some, before * L + index // N, jnp.nan),
+        }
 
 
 def collect(
@@ -71,7 +89,9 @@ def collect(
 
     def turn(carry: Running, inputs):
         noise, keys = inputs
-        seen = jax.tree.map(lambda x: x[None], networks.normalized(normalizers, carry.states.obs))
+        known = jax.vmap(observed)(carry.states)
+        obs = {name: jnp.where(known[:, None], o, 0.0) for name, o in carry.states.obs.items()}
+        seen = jax.tree.map(lambda x: x[None], networks.normalized(normalizers, obs))
         ran = networks.run(params, acting, carry.memories, seen, carry.first[None])
         z: Array = ran[acting[0]][1][0]
         for i, name in enumerate(acting[1:], start=1):
@@ -80,14 +100,15 @@ def collect(
         action = networks.distribution.sample(z, noise)
         after = step(carry.states, networks.distribution.environment(action))
 
-        sound = ~jax.vmap(diverged)(after)
+        sound = known & ~jax.vmap(diverged)(after)
         done = (after.done > 0) | ~sound
         reward = jnp.where(sound, after.reward, 0.0)
         returns = carry.returns + reward
         final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), after.obs)
 
         unroll = Unroll(
-            obs=carry.states.obs,
+            obs=obs,
+            observed=known,
             final=final,
             first=carry.first,
             action=action,

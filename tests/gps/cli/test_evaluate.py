@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 from gps.runs.best import Saved
 from gps.runs.folder import RunFolder
+from gps.runs.integrity import meta_of
 from gps.runs.resume import load
 
 EVALUATIONS = [
@@ -34,20 +38,49 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(said, tiny):
 def test_the_best_learner_is_evaluated_if_it_is_asked_for(said, finished):
     """It is another one than the last here, of which all weights are zero; with none saved there is none."""
     folder = RunFolder.open(finished)
-    last, run = said("evaluate", finished)[1], load(folder)
-    assert said("evaluate", finished, "--best") == (
-        0,
-        [f"the learner of iteration {run.best_iteration + 1}", *last],
-        [],
-    )
+    (first, *last), run = said("evaluate", finished)[1], load(folder)
+    assert first == "the learner after iteration 3 of 3"
+    best = f"the best learner, of iteration {run.best_iteration + 1}"
+    assert said("evaluate", finished, "--best") == (0, [best, *last], [])
     still = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.best)
-    folder.checkpoints.save(3, Saved(run.state, still), {"seconds": 0.0, "best_iteration": 0})
-    assert said("evaluate", finished)[1] == last
+    folder.checkpoints.save(3, Saved(run.state, still), meta_of(folder, 0.0, 0))
+    assert said("evaluate", finished)[1] == [first, *last]
     status, (iteration, *scores), _ = said("evaluate", finished, "--best")
-    assert (status, iteration) == (0, "the learner of iteration 1")
+    assert (status, iteration) == (0, "the best learner, of iteration 1")
     assert scores != last
-    folder.checkpoints.save(3, Saved(run.state, still), {"seconds": 0.0, "best_iteration": None})
+    folder.checkpoints.save(3, Saved(run.state, still), meta_of(folder, 0.0, None))
     assert said("evaluate", finished, "--best")[::2] == (
         2,
         ["gps: run: no learner was evaluated yet, so that none is the best: leave --best out"],
     )
+
+
+def test_code_that_a_run_names_is_run_only_for_who_trusts_it(said, monkeypatch):
+    """It lies where Python finds it; who trains with it has typed its name."""
+    sys.modules.pop("owned", None)
+    monkeypatch.syspath_prepend(Path.cwd())
+    code = "from gps.experiments.lookup import TASKS\nENTRY = TASKS['tiger-door']\nopen('executed', 'a').close()\n"
+    Path("owned.py").write_text(code)
+    small = [f"--set=guider.{name}" for name in ("learner.network.hidden=[8]", "ppo.environments=4", "ppo.unroll=4")]
+    train = ["train", "owned:ENTRY", "--guider", "ppo", "--iterations", "1", "--out", "run", *small]
+    assert said(*train)[0] == 0
+    Path("executed").unlink()
+    for command in ("evaluate", "plot"):
+        sys.modules.pop("owned")
+        assert said(command, "run") == (
+            2,
+            [],
+            [
+                "gps: run/config.toml: run.task = 'owned:ENTRY' is code, which this command would run: where you "
+                "trust it, add --trust"
+            ],
+        )
+        assert said("list", "--runs", ".")[1][-1].endswith("owned:ENTRY by ppo, seed 0: 1 of 1 iterations")
+        assert not Path("executed").exists()
+        assert said(command, "run", "--trust")[0] == 0
+        Path("executed").unlink()
+    sys.modules.pop("owned")
+    status, _, errors = said("train", "tiger-door", "--guider", "ppo", "--resume", "--out", "run", *small)
+    assert (status, "run.task = 'owned:ENTRY' is code" in errors[0]) == (2, True)
+    assert not Path("executed").exists()
+    assert said(*train, "--resume")[0] == 0

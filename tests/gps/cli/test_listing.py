@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -62,3 +63,33 @@ def test_a_run_with_a_long_name_stays_apart_from_what_is_said_of_it(said, finish
         f"  {name}  reacher by badmm, seed 0: 3 of 3 iterations",
         f"  {'short':{len(name)}}  reacher by badmm, seed 0: 3 of 3 iterations",
     ]
+
+
+def test_a_run_that_is_meant_to_harm_does_not_hide_the_others(said, finished):
+    """Each is a line without escapes; nothing is imported for any of them, or waited for."""
+    shutil.copytree(finished, "others/z")
+    config = Path("others/z/config.toml").read_text().rpartition("# sha256")[0]
+    deep, long = "[" * 3000 + "]" * 3000, "1" * 5000
+    bad = {
+        "a": ("config.toml", f"a = {deep}"),
+        "b": ("config.toml", f"a = {long}"),
+        "c": ("metrics.jsonl", f'{{"iteration": {long}}}\n'),
+        "d": ("metrics.jsonl", deep + "\n"),
+        "e": ("config.toml", config.replace("reacher", "\\u001b[2J\\u202e")),
+        "f": ("config.toml", config.replace("reacher", "no_such_module:ENTRY")),
+        "g": ("config.toml", "\x00" * 2**21),
+    }
+    for name, (file, text) in bad.items():
+        shutil.copytree(finished, f"others/{name}")
+        Path(f"others/{name}/{file}").write_text(text)
+    shutil.copytree(finished, "others/h")
+    Path("others/h/metrics.jsonl").unlink()
+    os.mkfifo("others/h/metrics.jsonl")
+    status, out, errors = said("list", "--runs", "others")
+    assert (status, errors) == (0, [])
+    lines = {line.split()[0]: line[5:] for line in out[-9:]}
+    assert {name for name in "abcdgh" if not lines[name].startswith("cannot be read: ")} == set()
+    assert lines["e"] == r"\x1b[2J\u202e by badmm, seed 0: 3 of 3 iterations"
+    assert lines["f"] == "no_such_module:ENTRY by badmm, seed 0: 3 of 3 iterations"
+    assert lines["h"].endswith("metrics.jsonl is a pipe, a device or a socket, and a run holds none: remove it")
+    assert lines["z"] == "reacher by badmm, seed 0: 3 of 3 iterations"

@@ -17,10 +17,11 @@ from gps.guiders.model_based.scaffold import ModelBased
 def test_the_installed_script_is_this_command_line():
     project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["project"]
     assert EntryPoint("gps", project["scripts"]["gps"], "console_scripts").load() is main
-    done = finished(*GPS, "train", "reachr")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("gps: run: unknown task 'reachr'; did you mean 'reacher'?")
-    assert done.stderr.count("\n") == 1
+    for command in (GPS, [*GPS[:2], "gps"]):
+        done = finished(*command, "train", "reachr")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("gps: run: unknown task 'reachr'; did you mean 'reacher'?")
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", ["--help", "list", "train --help", "compare --help", "evaluate --help"])

@@ -36,13 +36,13 @@ def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkey
     shutil.rmtree(folder.figures)
     folder.figures.mkdir()
     status, out, errors = said("plot", folder.path)
-    assert (status, errors) == (0, [])
+    assert (status, errors) == (0, ["the learner after iteration 3 of 3"])
     assert sorted(Path(line).name for line in out) == sorted(figures)
     assert {path.name: path.stat().st_size for path in folder.figures.iterdir()}.keys() == figures.keys()
 
     status, out, errors = said("evaluate", folder.path, "--seed", "3")
-    assert (status, errors, len(out)) == (0, [], 2)
-    for line, name, count in ((out[0], "train", 2), (out[1], "test", 4)):
+    assert (status, errors, len(out), out[0]) == (0, [], 3, "the learner after iteration 3 of 3")
+    for line, name, count in ((out[1], "train", 2), (out[2], "test", 4)):
         assert f"conditions ({count}): distance (cm) " in line
         mean, worst = (float(re.search(rf"([\d.]+) {word}", line)[1]) for word in ("mean", "worst"))
         assert mean == pytest.approx(summary[f"{name}_score"], rel=0.1)  # other noise in the start
@@ -114,7 +114,70 @@ def test_a_folder_that_cannot_be_written_is_one_line(said):
     assert Path("file").read_text() == "mine"
 
 
+HUGE = [
+    ("reacher", "badmm", "task.train_targets"),
+    ("tiger-door", "ppo", "guider.ppo.environments"),
+    ("tiger-door", "ppo", "guider.learner.network.memory"),
+    ("autoencode-easy", "ppo", "task.decks"),
+]
+
+
+@pytest.mark.parametrize(("task", "guider", "name"), HUGE)
+def test_what_needs_more_memory_than_there_is_is_named_before_anything_is_made(refused, task, guider, name):
+    line = refused("train", task, "--guider", guider, "--set", f"{name}=1000000000")
+    assert re.search(rf"this run would take .* memory.*: lower its largest settings \({name} = 1000000000[,)]", line), (
+        line
+    )
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 3000])
+def test_a_value_that_can_not_be_read_is_named(refused, value):
+    line = refused("train", "reacher", "--set", f"task.horizon={value}")
+    assert "'task.horizon' can not be read: a number has too many digits, or a list too many levels" in line
+
+
 # Runs that exist.
+
+
+def test_a_run_that_ended_before_its_first_iteration_did_makes_room(said, finished, without_times, monkeypatch):
+    """As after a mistake that is found when programs are compiled; a run that another process trains is left alone."""
+
+    def broken(guider, samples):
+        raise ValueError("shapes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelBased, "check", broken)
+        with pytest.raises(ValueError, match="shapes"):
+            said(*TRAIN, "--seed", "3", "--out", "run2")
+    with RunFolder.open("run2").locked():
+        status, _, errors = said(*TRAIN, "--out", "run2")
+        assert (status, errors[0][:37]) == (2, "gps: another process trains run2: wai")
+    assert said(*TRAIN, "--out", "run2")[0] == 0
+    assert without_times(Path("run2")) == without_times(finished)
+
+
+def test_who_loses_the_race_of_two_that_resume_is_not_told_to_resume(said, finished, monkeypatch):
+    """Both find no run; the other one makes it first, and trains it."""
+    create = RunFolder.create
+
+    def late(path, experiment):
+        shutil.copytree(finished, path)
+        return create(path, experiment)
+
+    monkeypatch.setattr(RunFolder, "create", late)
+    assert said(*TRAIN, "--out", "raced", "--resume")[0] == 0  # it has come to its end meanwhile
+    assert "continue that run with --resume" in said(*TRAIN, "--out", "again")[2][0]
+
+
+def test_lost_settings_are_named(said, finished):
+    (finished / "config.toml").unlink()
+    for arguments in ([], ["--resume"]):
+        status, _, errors = said(*TRAIN, "--out", finished, *arguments)
+        assert (status, errors[0]) == (
+            2,
+            "gps: run exists, and its config.toml is missing: restore the file, or start anew with another --out",
+        )
+    assert said("list", "--runs", ".")[1][-1] == "  run  cannot be read: run is no run: it has no config.toml"
 
 
 def test_an_existing_run_is_never_overwritten(said, finished):

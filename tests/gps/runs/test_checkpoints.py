@@ -86,11 +86,11 @@ def test_damage_to_any_file_is_found_named_and_passed_over(tmp_path):
 def test_the_newest_that_is_whole_is_found_without_its_arrays(tmp_path, monkeypatch):
     checkpoints = saved(tmp_path, steps=(1, 2, 3))
     monkeypatch.setattr("gps.runs.checkpoints._load", None)
-    assert checkpoints.newest() == checkpoints.newest(state_of(0)) == 3
+    assert checkpoints.newest().step == checkpoints.newest(state_of(0)).step == 3
     with pytest.raises(CheckpointError, match="00000003 holds a state of another structure"):
         checkpoints.newest({"w": np.zeros(1)})
     flip(files_of(tmp_path / "00000003" / "arrays")[0])
-    assert checkpoints.newest() == 2
+    assert checkpoints.newest().step == 2
     for place in ("00000001", "00000002"):
         (tmp_path / place / "record.json").unlink()
     with pytest.raises(CheckpointError, match=r"no checkpoint is whole:\n.*00000003.*\n.*00000002.*\n.*00000001.*"):

@@ -33,7 +33,7 @@ def test_a_new_run_opens_with_its_settings(tmp_path):
     assert opened.figures == path / "figures"
     assert opened.figures.is_dir()
     assert opened.checkpoints.folder == path / "checkpoints"
-    assert sorted(entry.name for entry in path.iterdir()) == ["checkpoints", "config.toml", "figures"]
+    assert sorted(entry.name for entry in path.iterdir()) == [".lock", "checkpoints", "config.toml", "figures"]
 
 
 def test_checkpoints_of_a_run_are_found_when_it_is_opened(tmp_path):
@@ -58,7 +58,7 @@ def contents(path: Path) -> dict[Path, bytes | None]:
 def test_a_place_that_is_taken_is_left_as_it_is(tmp_path, inside):
     path = tmp_path / "taken"
     if inside == "run":
-        RunFolder.create(path, EXPERIMENT)
+        RunFolder.create(path, EXPERIMENT).append_metrics({"iteration": 0})
     else:
         (path / inside).parent.mkdir(parents=True)
         (path / inside).write_text("mine")  # also a file where a subfolder should be
@@ -98,7 +98,7 @@ def test_a_kill_while_the_folder_is_made_does_not_block_its_place(tmp_path, monk
             RunFolder.open(path)
     assert deaths >= 4  # two folders, the text, its name
     assert RunFolder.open(path).settings == SETTINGS
-    assert sorted(entry.name for entry in path.iterdir()) == ["checkpoints", "config.toml", "figures"]
+    assert sorted(entry.name for entry in path.iterdir()) == [".lock", "checkpoints", "config.toml", "figures"]
 
 
 def test_a_lock_takes_no_place_and_is_no_run(tmp_path):

@@ -41,7 +41,7 @@ def slow(function, seconds):
 if sys.argv[2] == "training":
     ModelBased.check = slow(ModelBased.check, 0.3)  # between the two programs of an iteration
 else:
-    checkpoint._sync = slow(checkpoint._sync, 0.05)  # once for every file of a checkpoint
+    checkpoint.synced = slow(checkpoint.synced, 0.05)  # once for every file of a checkpoint
 train.train(RunFolder.open(sys.argv[1]), quiet=True)
 """
 

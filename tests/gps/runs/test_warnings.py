@@ -24,3 +24,14 @@ def test_a_run_in_which_no_condition_improves_is_told_once():
     assert told == [2 + STALLED]
     assert since_improvement([{"cost": c} for c in costs[:2]]) == 0
     assert since_improvement([{"learner_return": 3.0}] * 30) == 0
+
+
+def test_where_steps_first_diverged_is_told_once():
+    """NaN in a row that was made, null in one that was read."""
+    lost = {"diverged_samples": 12.0, "first_diverged_environment": 3.0, "first_diverged_step": 17.0}
+    none = {"diverged_samples": 0.0, "first_diverged_environment": math.nan, "first_diverged_step": math.nan}
+    rows = [none, dict.fromkeys(none), lost, none, lost]
+    told = [warnings_of(rows[:n]) for n in range(1, 6)]
+    assert [len(found) for found in told] == [0, 0, 1, 0, 0]
+    assert told[2][0].startswith("12 steps diverged")
+    assert "the first in environment 3, step 17" in told[2][0]

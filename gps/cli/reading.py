@@ -1,0 +1,35 @@
+"""What commands that read a run have in common: which of its checkpoints they take, and what they may import for it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from gps.errors import printable
+
+if TYPE_CHECKING:
+    from gps.runs.folder import RunFolder
+    from gps.runs.resume import Loaded
+
+TRUST = "import the task and the guider that the run's settings name as module:ENTRY, which runs their code"
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run, and the options that all these commands have."""
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument("--step", type=int, help="the checkpoint after so many iterations, not the newest")
+    parser.add_argument("--allow-older", action="store_true", help="if the newest checkpoint is lost, the one before")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
+
+
+def read_run(options: argparse.Namespace) -> tuple[RunFolder, Loaded]:
+    """The run of a command line, and what it was after that many iterations; notes go to standard error."""
+    from gps.runs.folder import EVERYTHING, RunFolder
+    from gps.runs.resume import load
+
+    folder = RunFolder.open(options.run, EVERYTHING if options.trust else ())
+    loaded = load(folder, options.step, allow_older=options.allow_older)
+    for note in loaded.notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
+    return folder, loaded
