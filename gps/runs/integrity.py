@@ -58,8 +58,9 @@ def check(folder: RunFolder, newest: Restored | None, first: int) -> list[str]:
 def _check_covered(folder: RunFolder, newest: Restored) -> list[str]:
     """Raise RunError where settings or metrics are not those that a checkpoint was made with."""
     meta = newest.meta
-    best, metrics = meta.get("best_iteration"), meta.get("metrics")
-    if not _is_number(meta.get("seconds")) or not (best is None or (type(best) is int and 0 <= best < newest.step)):
+    best, metrics = meta.get("best_iteration", ""), meta.get("metrics")
+    known = best is None or (type(best) is int and 0 <= best < newest.step)
+    if not known or not _is_number(meta.get("seconds")):
         raise RunError(f"checkpoint {newest.step} of {folder.path} is not one of a run: {REMEDY}")
     if not isinstance(metrics, Mapping) or "settings" not in meta:
         return [f"{folder.path} was made before sums were kept: nobody knows whether its settings and rows are its own"]
@@ -87,8 +88,8 @@ def check_newest(folder: RunFolder, rows: int, newest: Restored) -> None:
     Args:
         rows: of the metrics; counted before the checkpoints are read: a run that is trained meanwhile then has them.
     """
-    # of the last row, a kill may have come before the checkpoint
-    due = max(ended(folder), max(rows - 1, 0) // (every := folder.experiment.run.checkpoint_every) * every)
+    every = folder.experiment.run.checkpoint_every
+    due = max(ended(folder), max(rows - 1, 0) // every * every)  # a kill may have come before that of the last row
     damages = [str(damage) for damage in newest.skipped]
     if newest.step < due and not damages:
         damages = [f"{folder.path / 'checkpoints'} has no checkpoint of iteration {due}"]

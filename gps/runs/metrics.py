@@ -15,7 +15,7 @@ from gps.errors import UserError
 from gps.files import FileError, open_plain, read_bytes, synced, told, write_text
 
 _CHUNK = 2**20  # bytes that are looked at together
-_MOST_LISTED = 2**30  # bytes of a file whose rows are counted
+_MOST_LISTED, _LONGEST = 2**30, 2**25  # bytes of a file whose rows are counted, and of one of its lines
 REMEDY = "restore the file, or start anew with another --out"
 
 
@@ -62,19 +62,19 @@ class Metrics:
         """How many rows there are; of them only the last one is read.
 
         Errors:
-            As in `rows` for that one, and FileError for a file of more than a gigabyte.
+            As in `rows` for that one, and FileError for a file of more than a gigabyte, or lines of 32 megabytes.
         """
         if not self.path.exists():
             return 0
-        count, size, last = 0, 0, b""
+        count, size, end = 0, 0, b""  # of the file so far: its last whole line, and what follows
         with os.fdopen(open_plain(self.path, os.O_RDONLY), "rb") as stream:
             while chunk := stream.read(_CHUNK):
                 count, size = count + chunk.count(b"\n"), size + len(chunk)
-                last = (last + chunk)[-_CHUNK:]
-                if size > _MOST_LISTED:
-                    raise FileError(f"{self.path} is larger than the {_MOST_LISTED} bytes that are looked at")
-        if count and (lines := last.split(b"\n")[:-1]):
-            self._row(count, lines[-1])
+                end = b"\n".join((end + chunk).rsplit(b"\n", 2)[-2:])
+                if size > _MOST_LISTED or len(end) > _LONGEST:
+                    raise FileError(f"{self.path} is larger than what is looked at, or a line of it is")
+        if count:
+            self._row(count, end.split(b"\n")[0])
         return count
 
     def rewind(self, iteration: int) -> None:
@@ -99,7 +99,7 @@ class Metrics:
         if total.hexdigest() == sums["sha256"]:
             return
         pairs = enumerate(zip(each, expected, strict=False), start=1)
-        line = next((number for number, (has, wanted) in pairs if has != wanted), len(each))
+        line = next((number for number, (has, wanted) in pairs if has != wanted), len(each) + 1)
         raise RunError(f"{self.path}, line {line}: it has changed since it was written: {REMEDY}")
 
     def lines(self) -> list[bytes]:

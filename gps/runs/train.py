@@ -45,7 +45,8 @@ def train(
         The summary, as in summary.json.
 
     Errors:
-        DivergedError when a condition lost all its samples (a checkpoint is saved first), CheckpointError when
+        DivergedError when nothing can be learned from an iteration (a checkpoint of the state before it is saved
+        first; see `Guider.check` and `Guider.judge`), CheckpointError when
         there are checkpoints but none is whole, RunError when another process trains this run or when rows of its
         metrics or all its checkpoints were lost. The last three leave the run as it is.
     """

@@ -39,6 +39,7 @@ REFUSED = [
     ([], {"tasks": ("reacher", "reachr")}, "reachr by badmm: .*unknown task 'reachr'; did you mean 'reacher'"),
     ([], {"guiders": ("badmm", "othr")}, "reacher by othr: .*unknown guider 'othr'; did you mean 'other'"),
     ([], {"seeds": 0}, "seeds must be at least 1, not 0"),
+    ([], {"seeds": 10**9}, "seeds must be .* not 1000000000, and at most 10000"),
     ([], {"settings_for": {"othr": []}}, "unknown task or guider of this comparison 'othr'; did you mean 'other'"),
     ([], {"settings_for": {"other": ["nonsense"]}}, "reacher by other: cannot read the assignment 'nonsense'"),
     (
@@ -145,6 +146,13 @@ def test_lost_checkpoints_matter_where_a_run_is_to_go_on(trained):
         (path / "summary.json").rename("kept")
         refused(error, message, trained, seeds=1)
         Path("kept").rename(path / "summary.json")
+
+
+def test_results_of_which_the_table_is_lost_are_named(trained):
+    Path("out").mkdir()
+    Path("out/comparison.csv").write_text("of ours")
+    message = r"out/comparison\.csv exists and is of no comparison: .*, or restore out/comparison\.md, which is missing"
+    refused(RunError, message, trained, out="out")
 
 
 def test_results_that_are_of_no_comparison_are_left_alone(trained):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.folders import flip
 from support.processes import ENVIRONMENT
 
 from gps.runs.folder import RunError, RunFolder
@@ -127,6 +128,45 @@ def test_rewind_drops_the_iterations_that_are_run_again(tmp_path, monkeypatch):
     assert (run.path / "metrics.jsonl").read_bytes() == kept[0] + kept[1] + kept[4]
     run.append_metrics({"iteration": 2})
     assert [row.get("iteration") for row in run.read_metrics()] == [0, 1, None, 2]
+
+
+def test_sums_name_the_row_that_has_changed(tmp_path):
+    """Any bit of the rows that they are over; rows after these may be other ones."""
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
+    for iteration in range(4):
+        run.append_metrics({"iteration": iteration, "cost": 0.5 * iteration})
+        if iteration == 2:
+            sums = run.metrics.sums()
+    again = RunFolder.open(run.path).metrics
+    assert again.sums() == run.metrics.sums() != sums
+    file = run.path / "metrics.jsonl"
+    whole = file.read_bytes()
+    covered = len(b"".join(whole.splitlines(keepends=True)[:3]))
+    for position in range(len(whole)):
+        flip(file, position)
+        if position >= covered:
+            again.check(sums)
+        else:
+            line = whole[:position].count(b"\n") + 1
+            with pytest.raises(RunError, match=rf"metrics\.jsonl, line {line}: it has changed since it was written"):
+                again.check(sums)
+        file.write_bytes(whole)
+    file.write_bytes(whole[: covered - 1])
+    with pytest.raises(RunError, match="line 3: it has changed"):
+        again.check(sums)
+
+
+def test_rows_are_counted_without_being_read(tmp_path):
+    run = RunFolder.create(tmp_path / "run", EXPERIMENT)
+    assert run.metrics.count() == 0
+    for iteration in range(3):
+        run.append_metrics({"iteration": iteration, "padding": "x" * 2**20})
+    assert run.metrics.count() == 3
+    (run.path / "metrics.jsonl").write_bytes(b'odd\n{}\n{"torn')
+    assert run.metrics.count() == 2
+    (run.path / "metrics.jsonl").write_bytes(b"{}\nodd\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: not a JSON object"):
+        run.metrics.count()
 
 
 def test_summary_is_whole_or_absent(tmp_path, monkeypatch):
