@@ -181,7 +181,9 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: {_TOO_MUCH}") from error
     if found and written.strip() != hashlib.sha256(above).hexdigest().encode():
-        raise SettingsError(f"{path}: its text has changed since it was written: restore the file, or start another run")
+        raise SettingsError(
+            f"{path}: its text has changed since it was written: restore the file, or start another run"
+        )
     return tables
 
 
