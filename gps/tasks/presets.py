@@ -150,10 +150,10 @@ WALKING: Tables = {
 }
 
 # Path integrals learn from the differences between samples of a condition, and need more of them. A plan that looks a
-# second ahead is enough, and costs a third of one that looks to the end.
+# second ahead is enough, and costs a third of one that looks to the end; on the arm's own model two iterations will do.
 OTHERWISE: Tables = {
     **{name: {"sampling": {"samples": count}} for name, count in (("pi2", 16), ("pigps", 16), ("pilqr", 8))},
-    "plato": {"sampling": {"samples": 1}, "lookahead": {"horizon": 20}},
+    "plato": {"sampling": {"samples": 1}, "lookahead": {"horizon": 20, "iterations": 2}},
 }
 
 # Through contact a plan of few iterations changes from step to step, and nobody could imitate it.

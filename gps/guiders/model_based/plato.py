@@ -59,7 +59,8 @@ class LookaheadSettings:
     identify: tuple[str, ...] = ()  # those parameters; see `LocalModelSettings`
     horizon: int = 0  # actions of a plan; 0 is the task's
     every: int = 5  # actions between two plans; in between it follows the feedback of the last
-    iterations: int = 2  # of iLQR for each plan
+    # Of iLQR for each plan. After few of them plans differ from state to state, and so do labels: no learner follows.
+    iterations: int = 6
     closeness: float = 1.0  # weight of the divergence from the learner, from the second iteration on
 
     def __post_init__(self):
