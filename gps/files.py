@@ -86,7 +86,7 @@ def write_text(path: PathLike, text: str, *, new: bool = False) -> None:
         new: only where nothing stands at `path`, also if another process writes there at the same time.
 
     Errors:
-        FileError where it can not be written; FileExistsError where `new` and something is there.
+        FileError where it can not be written, and where `new` and something is there.
     """
     with written_whole(Path(path), new=new) as waiting, open(waiting, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)

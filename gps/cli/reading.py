@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
-
-from gps.errors import printable
 
 if TYPE_CHECKING:
     from gps.runs.folder import RunFolder
@@ -25,11 +22,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def read_run(options: argparse.Namespace) -> tuple[RunFolder, Loaded]:
     """The run of a command line, and what it was after that many iterations; notes go to standard error."""
+    from gps.runs.finish import to_stderr
     from gps.runs.folder import EVERYTHING, RunFolder
     from gps.runs.resume import load
 
     folder = RunFolder.open(options.run, EVERYTHING if options.trust else ())
     loaded = load(folder, options.step, allow_older=options.allow_older)
     for note in loaded.notes:
-        print(printable(f"note: {note}"), file=sys.stderr)
+        to_stderr(f"note: {note}")
     return folder, loaded

@@ -42,9 +42,7 @@ class Restored:
     """The newest checkpoint that is whole, or the one that was asked for."""
 
     step: int
-    state: (
-        Any  # the pytree, each leaf of the kind (jax, numpy, plain number) that it has in `like`; None where not read
-    )
+    state: Any  # the pytree, each leaf of the kind (jax, numpy, number) that it has in `like`; None where not read
     meta: dict[str, Any]
     skipped: list[record.Damage]  # newer checkpoints that are damaged, newest first
 

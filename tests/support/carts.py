@@ -55,6 +55,17 @@ class Cart(MujocoTask):
         return jnp.abs(xs[-1, 0] - context[0])
 
 
+def slopes(task):
+    """A, B and c of one action of a cart, by differences of its simulator; float64."""
+
+    def step(x, u):
+        return np.asarray(task.control_state(task.simulator.step(jnp.concatenate([jnp.zeros(1), x]), u)), float)
+
+    origin = step(jnp.zeros(2), jnp.zeros(1))
+    A = np.stack([step(jnp.asarray(e), jnp.zeros(1)) - origin for e in np.eye(2)], axis=1)
+    return A, (step(jnp.zeros(2), jnp.ones(1)) - origin)[:, None], origin
+
+
 @dataclass(frozen=True)
 class NoSettings:
     pass

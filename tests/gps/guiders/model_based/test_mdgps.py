@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import oracles
-from support.carts import Cart
+from support.carts import Cart, slopes
 from support.model_based import changed, in_deviations, iterate, made_up, small_guider
 from support.policies import means, stds
 
@@ -71,17 +71,6 @@ def test_an_iteration_on_linear_dynamics_moves_a_controller_by_the_limit_from_th
             )
             assert oracles.trajectory_kl(problem, after, before) == pytest.approx(limit[m], rel=0.05)
             assert oracles.trajectory_kl(problem, taught, before) < 1.3 * limit[m]
-
-
-def slopes(task):
-    """A, B and c of one action, by the simulator; float64."""
-
-    def step(x, u):
-        return np.asarray(task.control_state(task.simulator.step(jnp.concatenate([jnp.zeros(1), x]), u)), float)
-
-    origin = step(jnp.zeros(2), jnp.zeros(1))
-    A = np.stack([step(jnp.asarray(e), jnp.zeros(1)) - origin for e in np.eye(2)], axis=1)
-    return A, (step(jnp.zeros(2), jnp.ones(1)) - origin)[:, None], origin
 
 
 def as_problem(linear, model):
