@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from gps.settings import SettingsError, flat
 
+LIMIT = "GPS_MEMORY_GB"  # a variable of the environment, as its value is the machine's affair and not the run's
 _COUNTED = 1000  # bytes that a task of the catalogue keeps at least for each thing that one of its settings counts
 _FREE = ("broadcast_in_dim", "iota")  # XLA makes no array for them
 
@@ -72,12 +74,28 @@ def largest_step(jaxpr: Any) -> int:
 
 
 def memory() -> int:
-    """Bytes that this process may have: of the machine, or of the container that it runs in."""
-    room = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**40]
+    """Bytes that this process may have: of the machine, the container that it runs in, or `GPS_MEMORY_GB` if it is set.
+
+    Errors:
+        SettingsError where that variable of the environment is not a number above 0.
+    """
+    room = [_asked()] if LIMIT in os.environ else []
+    room += [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**40]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         text = Path(limit).read_text().strip() if Path(limit).is_file() else ""
         room += [int(text)] if text.isdigit() else []
     return min(room)
+
+
+def _asked() -> int:
+    text = os.environ[LIMIT]
+    try:
+        asked = float(text)
+    except ValueError:
+        asked = math.nan
+    if not 0 < asked < math.inf:
+        raise SettingsError(f"{LIMIT} = {text!r} in the environment: it must be a number of gigabytes above 0")
+    return int(asked * 1000**3)
 
 
 def _integers(value: Any) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +43,23 @@ def setting(trial: Trial) -> str:
     """Any value for any setting of any task and guider: taken, or refused in a line that names the setting."""
     rng = trial.rng
     task, guider = rng.choice(PLACES)
-    experiment = Experiment.resolve({"run": {"task": task, "guider": guider}})
-    name, value = rng.choice(sorted(flat(experiment.to_dict()))), rng.choice(VALUES)
+    name, value = rng.choice(settings_of(task, guider)), rng.choice(VALUES)
     if rng.random() < 0.1:
         name = rng.choice([f"{name}.x", name[1:], name.upper(), "", ".", "run", "task", f"{name[:-1]}\x1b"])
+    return set_one(trial, task, guider, name, value)
+
+
+@functools.cache
+def settings_of(task: str, guider: str) -> list[str]:
+    """Their dotted names."""
+    return sorted(flat(Experiment.resolve({"run": {"task": task, "guider": guider}}).to_dict()))
+
+
+def set_one(trial: Trial, task: str, guider: str, name: str, value: str) -> str:
+    """Train with one setting that is given as text."""
     arguments = ["train", task, "--guider", guider, f"--set={name}={value}", "--out", "new"]
-    return _taken_or_named(
-        trial, arguments, (name.split(".")[-1].split("\x1b")[0], "setting", "can not be read", "cannot read")
-    )
+    names = (name.split(".")[-1].split("\x1b")[0], "setting", "can not be read", "cannot read")
+    return taken_or_named(trial, arguments, names)
 
 
 # Command lines.
@@ -67,10 +77,12 @@ def command_line(trial: Trial) -> str:
     """Words in any order: a command that is taken, or a line that says why not; nothing outside changes."""
     command = trial.rng.choice(WORDS[:6])
     arguments = [command, *trial.rng.choices(WORDS, k=trial.rng.randint(0, 7))]
-    return _taken_or_named(trial, arguments, ())
+    return taken_or_named(trial, arguments, ())
 
 
-def _taken_or_named(trial: Trial, arguments: list[str], names: tuple[str, ...]) -> str:
+def taken_or_named(trial: Trial, arguments: list[str], names: tuple[str, ...]) -> str:
+    """A command that would train or compare, or says in a line, with one of the names, why not."""
+
     def reached(*_, **__):
         raise Reached
 

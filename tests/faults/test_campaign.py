@@ -1,13 +1,27 @@
-"""A short part of the campaign, always the same trials: `campaign.py` runs more of them."""
+"""A short part of the campaign, always the same trials: `campaign.py` runs more of them.
+
+Besides, settings and command lines that hypothesis thinks of, and makes as plain as they can be where one fails.
+"""
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 
 import pytest
 from faults.campaign import campaign, table
 from faults.damage import damaged, without_sums
 from faults.harness import READERS, Violation, prepare
+from faults.inputs import PLACES, VALUES, WORDS, set_one, settings_of, taken_or_named
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SETTINGS = st.sampled_from(PLACES).flatmap(
+    lambda place: st.tuples(st.just(place), st.sampled_from(settings_of(*place)))
+)
+NUMBERS = st.integers().map(str) | st.floats().map(str) | st.lists(st.integers() | st.floats(), max_size=3).map(str)
+fuzz = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +34,12 @@ def patch():
 def whole(patch, tmp_path_factory):
     patch.chdir(tmp_path_factory.mktemp("here"))  # to return to the present one in the end
     return prepare(tmp_path_factory.mktemp("runs"), patch)
+
+
+@pytest.fixture(scope="module")
+def trial(whole, tmp_path_factory):
+    """One for all inputs, as none of them may change anything."""
+    return whole.trial(random.Random(0), tmp_path_factory.mktemp("inputs") / "trial")
 
 
 @pytest.mark.slow
@@ -68,3 +88,25 @@ def test_a_folder_without_sums_opens_with_a_note(whole, tmp_path):
     assert (answer.status, answer.out) == (0, whole.evaluated)
     assert "made before sums were kept" in answer.line
     assert trial.resumed(()) == "same"
+
+
+def at(trial):
+    """Where its commands run; nothing is told of those before."""
+    os.chdir(trial.path)
+    trial.log.clear()
+
+
+@fuzz
+@given(setting=SETTINGS, value=NUMBERS | st.sampled_from(VALUES) | st.text())
+def test_a_value_is_taken_or_its_setting_is_named(trial, setting, value):
+    (task, guider), name = setting
+    at(trial)
+    set_one(trial, task, guider, name, value)
+    shutil.rmtree(trial.path / "new", ignore_errors=True)
+
+
+@fuzz
+@given(command=st.sampled_from(WORDS[:6]), words=st.lists(st.sampled_from(WORDS) | st.text(), max_size=6))
+def test_a_command_line_is_taken_or_refused_in_a_line(trial, command, words):
+    at(trial)
+    taken_or_named(trial, [command, *words], ())

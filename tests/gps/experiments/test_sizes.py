@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gps.experiments.sizes import bytes_of, countable, largest_step, require_room
+from gps.experiments.sizes import bytes_of, countable, largest_step, memory, require_room
 from gps.settings import SettingsError
 
 
@@ -41,3 +41,17 @@ def test_what_is_too_large_names_its_largest_settings(monkeypatch):
             raise error
     with pytest.raises(ValueError, match="another"), countable(settings):
         raise ValueError("another")
+
+
+def test_the_limit_of_the_environment_is_kept_where_it_is_lower_than_the_machine(monkeypatch):
+    machine = memory()
+    monkeypatch.setenv("GPS_MEMORY_GB", "0.25")
+    assert memory() == 250_000_000
+    with pytest.raises(SettingsError, match="300 MB of memory, and there are 250 MB: lower its largest"):
+        require_room(3e8, {"task": {"a": 5}})
+    monkeypatch.setenv("GPS_MEMORY_GB", "1e9")
+    assert memory() == machine
+    for wrong in ("", "much", "nan", "inf", "0", "-3"):
+        monkeypatch.setenv("GPS_MEMORY_GB", wrong)
+        with pytest.raises(SettingsError, match=f"GPS_MEMORY_GB = '{wrong}' in the environment: it must be a number"):
+            memory()
