@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
 from gps.guiders.guider import DivergedError, Metrics
-from gps.guiders.learner import start_policy
+from gps.guiders.learner import image_shape, start_policy
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import TaughtLearnerSettings
 from gps.pytrees import all_finite, select
@@ -163,6 +163,8 @@ class Teaching:
         task, memory = self.task, self.settings.network.memory
         if memory:
             return f"guider.learner.network.memory = {memory}"
+        if image_shape(task):
+            return f"{task.name} shows images, which jump where edges pass pixels"
         if task.history > 1 or task.noise_size:
             return f"{task.name} stacks {task.history} frames with {task.noise_size} noise inputs"
         return ""
