@@ -24,7 +24,11 @@ Shape = tuple[int, int, int]  # height, width, colours
 
 
 class Convolution(nn.Module):
-    """A convolution with zeros around the image, and a relu."""
+    """A convolution with zeros around the image, as far as `SAME` padding has it, and a relu.
+
+    It is a product of patches and weights. On CPUs XLA runs that six times faster inside of loops than what it makes
+    of `lax.conv`, and learners are trained in loops.
+    """
 
     channels: int
     size: int
@@ -33,7 +37,14 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> Images:
         """Images of ceil(size / stride)."""
-        return nn.relu(nn.Conv(self.channels, (self.size, self.size), (self.stride, self.stride))(x))
+        size, stride = self.size, self.stride
+        shape = [-(-length // stride) for length in x.shape[1:3]]
+        ends = [(count - 1) * stride + 1 for count in shape]  # of the places of one weight, the last one included
+        missing = [max(end + size - 1 - length, 0) for end, length in zip(ends, x.shape[1:3], strict=True)]
+        x = jnp.pad(x, ((0, 0), *((count // 2, count - count // 2) for count in missing), (0, 0)))
+        shifts = [(i, j) for i in range(size) for j in range(size)]
+        patches = [x[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i, j in shifts]
+        return nn.relu(nn.Dense(self.channels)(jnp.concatenate(patches, axis=-1)))
 
 
 class Points(nn.Module):
