@@ -21,7 +21,7 @@ ARM = ("pan", "lift", "roll", "elbow", "forearm", "wrist", "hand")
 
 @dataclass(frozen=True)
 class ReacherVisionSettings:
-    """The task and its camera, which looks from above."""
+    """The task and its camera, which looks from above and turns with the upper arm."""
 
     task: ReacherSettings = field(default_factory=ReacherSettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
