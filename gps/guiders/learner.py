@@ -109,7 +109,9 @@ def _encoder(settings: VisionSettings, image: Shape) -> nn.Module:
     try:
         function = imported(settings.encoder)
     except (ImportError, AttributeError) as error:
-        raise SettingsError(f"{where}: {error}; it must be 'module:function', the module's folder in PYTHONPATH") from error
+        raise SettingsError(
+            f"{where}: {error}; it must be 'module:function', the module's folder in PYTHONPATH"
+        ) from error
     try:
         features = jax.eval_shape(function, jax.ShapeDtypeStruct((3, *image), float))
     except Exception as error:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -88,7 +87,7 @@ class Visual:
     def image(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Float[Array, "H W C"]:
         """What the camera shows, from 0 to 1."""
         task, kind = self.task, self.settings.channels
-        marks = task.target(context)[None] if self.camera.marks else ()
+        marks = self.target(context)[None] if self.camera.marks else ()
         scene = task.qpos(x), (task.mocap(context), task.mocap_turns(context)), marks
         parts = [self.camera.rgb(*scene)] if "rgb" in kind else []
         parts += [] if kind == "rgb" else [self.camera.depth(*scene)[..., None] / self.settings.far]
