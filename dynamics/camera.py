@@ -99,11 +99,21 @@ class Camera:
         """Depths in m, `far` where nothing is nearer; arguments as in `rgb`."""
         return self._cast(qpos, mocap, marks)[1]
 
+    def seen(
+        self, place: Float[Array, "3"], qpos: Float[Array, " nq"], mocap: tuple[Array, Array] | None = None
+    ) -> Float[Array, "3"]:
+        """A place of the world in the camera's frame, in m: to the right, up, and how far behind the camera."""
+        at, turn = self._pose(Kinematics(self.model).bodies(qpos, mocap))
+        return jnp.matmul(turn.T, place - at, precision="highest")
+
+    def _pose(self, body) -> tuple[Array | np.ndarray, Array | np.ndarray]:
+        camera = self.model.camera(self.name)
+        return attached(body(int(camera.bodyid[0])), camera.pos, camera.quat)
+
     def _cast(self, qpos, mocap, marks) -> tuple[Array, Array]:
         """Colours and depths."""
-        model, body = self.model, Kinematics(self.model).bodies(qpos, mocap)
-        camera = model.camera(self.name)
-        place, turn = attached(body(int(camera.bodyid[0])), camera.pos, camera.quat)
+        body = Kinematics(self.model).bodies(qpos, mocap)
+        place, turn = self._pose(body)
         x, y, z = self._rays()
         rays = tuple(turn[i, 0] * x + turn[i, 1] * y + turn[i, 2] * z for i in range(3))
         length = jnp.sqrt(x**2 + y**2 + z**2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,10 +46,11 @@ class Visual:
         task: what to see; its learner does not see frames of the past.
         camera: the name of a camera in its model.
         joints: names of the joints that the learner may read.
-        mark: a sphere that shows `task.target(context)`, where the model has nothing there.
+        found: where in the world the thing is that the image is about, in m, given a context.
+        mark: a sphere that is drawn there, where the model has nothing.
 
     Errors:
-        ValueError for a camera, a joint or a target that is not there, as `dynamics.camera.Camera` has it.
+        ValueError for a camera that is not there, as `dynamics.camera.Camera` has it, and KeyError for a joint.
     """
 
     history = 1
@@ -60,12 +62,11 @@ class Visual:
         camera: str,
         settings: CameraSettings,
         joints: tuple[str, ...],
+        found: Callable[[Array], Float[Array, "3"]],
         name: str,
         mark: Mark | None = None,
     ):
-        if mark and not hasattr(task, "target"):
-            raise ValueError(f"{name}: a mark shows task.target(context), which {task.name} does not have")
-        self.task, self.settings, self.name = task, settings, name
+        self.task, self.settings, self.found, self.name = task, settings, found, name
         self.camera = Camera(
             task.simulator.model, camera, settings.height, settings.width, settings.far, (mark,) if mark else ()
         )
@@ -86,12 +87,19 @@ class Visual:
 
     def image(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Float[Array, "H W C"]:
         """What the camera shows, from 0 to 1."""
-        task, kind = self.task, self.settings.channels
-        marks = self.target(context)[None] if self.camera.marks else ()
-        scene = task.qpos(x), (task.mocap(context), task.mocap_turns(context)), marks
+        kind = self.settings.channels
+        marks = self.found(context)[None] if self.camera.marks else ()
+        scene = self.task.qpos(x), self._mocap(context), marks
         parts = [self.camera.rgb(*scene)] if "rgb" in kind else []
         parts += [] if kind == "rgb" else [self.camera.depth(*scene)[..., None] / self.settings.far]
         return jnp.concatenate(parts, axis=-1)
+
+    def sight(self, x: Float[Array, " nx"], context: Float[Array, " nc"]) -> Float[Array, "3"]:
+        """Where the thing is that the image is about, in the camera's frame, in m."""
+        return self.camera.seen(self.found(context), self.task.qpos(x), self._mocap(context))
+
+    def _mocap(self, context):
+        return self.task.mocap(context), self.task.mocap_turns(context)
 
     @cached_property
     def frame_size(self) -> int:

@@ -46,14 +46,16 @@ class PegVisionSettings:
 def reacher(settings: ReacherVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
     task = Reacher(settings.task, engine, name)
-    return Visual(task, "above", settings.camera, ("shoulder", "elbow"), name, Mark(0.018, RED))
+    return Visual(task, "above", settings.camera, ("shoulder", "elbow"), task.target, name, Mark(0.018, RED))
 
 
 def arm_reach(settings: ArmReachVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
-    return Visual(ArmReach(settings.task, engine, name), "side", settings.camera, ARM, name, Mark(0.03, RED))
+    task = ArmReach(settings.task, engine, name)
+    return Visual(task, "side", settings.camera, ARM, task.target, name, Mark(0.03, RED))
 
 
 def peg(settings: PegVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
-    return Visual(Peg(settings.task, engine, name), "side", settings.camera, ARM, name)
+    task = Peg(settings.task, engine, name)
+    return Visual(task, "side", settings.camera, ARM, lambda context: task.mocap(context)[0], name)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynamics.camera import Mark
 from gps.experiments.experiment import Experiment
 from gps.tasks.check_control import check_control
 from gps.tasks.mujoco.point_mass import PointMass, PointMassSettings
@@ -73,16 +72,23 @@ def test_without_joints_there_is_nothing_but_the_image():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"camera": "front"}, r"no camera 'front' \(it has above\)"),
-        ({"joints": ("elbow",)}, "elbow"),
-        ({"mark": Mark(0.1, (1.0, 0.0, 0.0))}, "a mark shows task.target"),
-    ],
+    [({"camera": "front"}, r"no camera 'front' \(it has above\)"), ({"joints": ("elbow",)}, "elbow")],
 )
 def test_what_a_task_does_not_have_is_named(change, message):
     plain = PointMass(PointMassSettings(), "mujoco", "plain")
-    if "mark" in change:
-        plain = type("Plain", (), {"name": "plain", "simulator": None})()
-    parts = {"camera": "above", "settings": CameraSettings(), "joints": (), "name": "seen", **change}
+    parts = {"camera": "above", "settings": CameraSettings(), "joints": (), "found": plain.target, "name": "seen"}
     with pytest.raises((ValueError, KeyError), match=message):
-        Visual(plain, **parts)
+        Visual(plain, **{**parts, **change})
+
+
+@pytest.mark.parametrize("name", ["reacher-vision", "arm-reach-vision"])
+def test_sight_is_where_the_mark_is_in_the_image(name):
+    """The red pixels' middle, by the camera's angle of view."""
+    seeing = task(name, height=64, width=64, channels="rgb")
+    context = seeing.train_contexts[7]
+    x = seeing.control_state(seeing.initial_state(jax.random.key(3), context)) + 0.3
+    image, sight = jax.jit(lambda: (seeing.image(x, context), seeing.sight(x, context)))()
+    rows, columns = np.nonzero((image[..., 0] > 0.2) & (image[..., 1] < 0.2))
+    half = np.tan(np.deg2rad(seeing.camera.model.camera(seeing.camera.name).fovy[0]) / 2)
+    middle = half * np.array([(2 * columns.mean() + 1) / 64 - 1, 1 - (2 * rows.mean() + 1) / 64])
+    np.testing.assert_allclose(middle, sight[:2] / -sight[2], atol=half / 64)
