@@ -10,6 +10,7 @@ and slide joints are their own coordinates; of a ball or a free joint the quater
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,7 +26,7 @@ Pose = tuple[Array | np.ndarray, Array | np.ndarray]  # position (3) in m, rotat
 
 
 class Kinematics:
-    """Forward kinematics of one model, after `mj_kinematics`; bodies moved by mocap stay where the model has them."""
+    """Forward kinematics of one model, after `mj_kinematics`."""
 
     def __init__(self, model: mujoco.MjModel):
         self.model = model
@@ -34,7 +35,7 @@ class Kinematics:
         ]
 
     def positions(self, qpos: Float[Array, " nq"], *names: str) -> Float[Array, "n 3"]:
-        """World positions of sites or bodies, in metres.
+        """World positions of sites or bodies, in metres; bodies moved by mocap stay where the model has them.
 
         Errors:
             ValueError for a name that the model does not have, or has for a site and for a body.
@@ -45,20 +46,34 @@ class Kinematics:
         """Rotations of sites or bodies into the world's frame; errors as in `positions`."""
         return jnp.stack([jnp.asarray(turn) for _, turn in self._poses(qpos, names)])
 
-    def _poses(self, qpos, names) -> list[Pose]:
+    def bodies(self, qpos: Float[Array, " nq"], mocap: tuple[Array, Array] | None = None) -> Callable[[int], Pose]:
+        """A function that gives the pose of body i; where nothing moves the body, its pose is of numpy's arrays.
+
+        Args:
+            mocap: positions (nmocap 3) in m and quaternions (nmocap 4) of mocap bodies; without, those of the model.
+        """
         model = self.model
         known: dict[int, Pose] = {0: (np.zeros(3), np.eye(3))}
 
         def body(i: int) -> Pose:
             if i not in known:
-                known[i] = self._moved(i, qpos, body(model.body_parentid[i]))
+                number = model.body_mocapid[i]
+                if mocap is not None and number >= 0:
+                    known[i] = mocap[0][number], _matrix(mocap[1][number], jnp)
+                else:
+                    known[i] = self._moved(i, qpos, body(model.body_parentid[i]))
             return known[i]
+
+        return body
+
+    def _poses(self, qpos, names) -> list[Pose]:
+        model, body = self.model, self.bodies(qpos)
 
         def named(name: str) -> Pose:
             kind, i = self._find(name)
             if kind == "body":
                 return body(i)
-            return _after(body(model.site_bodyid[i]), model.site_pos[i], _matrix(model.site_quat[i], np))
+            return attached(body(model.site_bodyid[i]), model.site_pos[i], model.site_quat[i])
 
         return [named(name) for name in names]
 
@@ -121,6 +136,11 @@ def _by_joint(model, values, addresses, size: int, convert) -> list[Array]:
         if kind in (FREE, BALL):
             parts.append(convert(values[at + straight : at + straight + size]))
     return parts
+
+
+def attached(pose: Pose, place: np.ndarray, quaternion: np.ndarray) -> Pose:
+    """The pose of what is fixed to a body of that pose, at a place and with a quaternion (w x y z) in its frame."""
+    return _after(pose, place, _matrix(quaternion, np))
 
 
 def _after(pose: Pose, place: np.ndarray, turn: Array | np.ndarray) -> Pose:

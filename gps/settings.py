@@ -53,7 +53,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
         name: what the user wrote.
         known: the names there are.
     """
-    return SettingsError(f"unknown {kind} '{name}'; {nearest(name, known)}")
+    return SettingsError(f"unknown {kind} {name!r}; {nearest(name, known)}")
 
 
 def from_dict(cls: type[Settings], mapping: Mapping[str, Any], where: str = "") -> Settings:

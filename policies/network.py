@@ -1,7 +1,7 @@
 """Networks over sequences of observations, with or without a memory, and the policy that acts by one.
 
-    x  --> dense layers --> [GRU, whose memory h is zero where an episode begins] --> head --> z
-    side --^  what only a guider sees, added to what the first layer makes of x
+    x --> [eyes] --> dense layers --> [GRU, whose memory h is zero where an episode begins] --> head --> z
+            side --^  what only a guider sees, added to what the first layer makes of x
 
 A network is applied to whole sequences, time leading; a step is a sequence of length one. The dense layers and the
 head see all time steps at once, only the recurrence itself is a loop.
@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from policies.distributions import Continuous, Distribution
 from policies.normalize import Normalizer
+from policies.vision import Eyes, size
 
 ACTIVATIONS = {"tanh": nn.tanh, "silu": nn.silu, "relu": nn.relu}
 _SPREAD = nn.initializers.orthogonal(2**0.5)  # initial weights of dense layers
@@ -122,6 +123,7 @@ class Network(nn.Module):
     activation: str = "tanh"
     free: int = 0  # the last of the outputs are parameters that no input changes
     head_scale: float = 0.01  # variance of the head's initial weights, relative to 1 / fan-in
+    eyes: Eyes | None = None  # what makes features of the image at the end of x, if there is one
 
     @nn.compact
     def __call__(
@@ -135,6 +137,7 @@ class Network(nn.Module):
         act = ACTIVATIONS[self.activation]
         steps = x.shape[:2]
         x = x.reshape(-1, x.shape[-1])  # XLA multiplies plain matrices faster, above all in gradients
+        x = self.eyes(x) if self.eyes else x
         for i, width in enumerate(self.hidden):
             name = f"dense_{i}" if i else "input"
             x = nn.Dense(width, kernel_init=_SPREAD, dot_general=_multiply, name=name)(x)
@@ -172,6 +175,10 @@ class Network(nn.Module):
         params = self.init(key, jnp.zeros((1, self.memory)), one[0], jnp.zeros((1, 1), bool), one[1] if side else None)
         return jax.tree.map(lambda p: p.astype(float), params)
 
+    def start_normalizer(self, inputs: int) -> Normalizer:
+        """Before anything was seen, of inputs that end with an image where the network has eyes."""
+        return Normalizer.start(inputs - (size(self.eyes.shape) if self.eyes else 0))
+
     @staticmethod
     def without_side(params: Any) -> Any:
         """The parameters that someone has who does not see the side inputs."""
@@ -192,8 +199,9 @@ class Network(nn.Module):
         """
         layers = params["params"]
         first = layers["input"]
-        kernel = first["kernel"] * (new.scale / old.scale)[:, None]
-        bias = first["bias"] + ((new.mean - old.mean) / old.scale) @ first["kernel"]
+        own, features = jnp.split(first["kernel"], old.mean.shape)  # of inputs that are normalised, and of others
+        kernel = jnp.concatenate([own * (new.scale / old.scale)[:, None], features])
+        bias = first["bias"] + ((new.mean - old.mean) / old.scale) @ own
         return {"params": {**layers, "input": {"kernel": kernel, "bias": bias}}}
 
 
@@ -210,7 +218,7 @@ class NetworkPolicy:
     @classmethod
     def start(cls, key: PRNGKeyArray, network: Network, distribution: Distribution, no: int) -> NetworkPolicy:
         """A fresh policy for observations of size `no`."""
-        return cls(network, distribution, network.start(key, no), Normalizer.start(no))
+        return cls(network, distribution, network.start(key, no), network.start_normalizer(no))
 
     def start_memory(self) -> Float[Array, " H"]:
         """What it remembers before an episode."""

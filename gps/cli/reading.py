@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gps.runs.folder import RunFolder
     from gps.runs.resume import Loaded
 
-TRUST = "import the task and the guider that the run's settings name as module:ENTRY, which runs their code"
+TRUST = "import the code that the run's settings name as module:NAME, such as a task of your own, and so run it"
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gps.entry import Entry, imported
 from gps.guiders.catalogue import GUIDERS
 from gps.guiders.model_free.methods import METHODS
-from gps.settings import SettingsError
+from gps.settings import SettingsError, flat
 from gps.tasks import presets
 from gps.tasks.catalogue import TASKS
+
+CODE = ("run.task", "run.guider", "guider.learner.network.vision.encoder")  # settings that may name some
 
 
 def find(kind: str, name: str) -> Entry:
@@ -37,6 +39,12 @@ def find(kind: str, name: str) -> Entry:
     if not isinstance(entry, Entry):
         raise SettingsError(f"{kind} {name!r}: {attribute} in {module} must be a gps.entry.Entry, not {entry!r}")
     return entry.load()
+
+
+def code(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that name code of somebody's own, "module:NAME", which is imported where a run is built."""
+    named = {name: value for name, value in flat(settings).items() if name in CODE}
+    return {name: value for name, value in named.items() if isinstance(value, str) and ":" in value}
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:

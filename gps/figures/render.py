@@ -39,7 +39,7 @@ def render(
     targets: Float[np.ndarray, "C 3"] | None,
     size: int,
 ) -> UInt8[np.ndarray, "C F size size 3"]:
-    """Pictures of physics states, from the model's first camera or, where it has none, from one that sees everything.
+    """Pictures of physics states, from the model's first camera that stands still, or one that sees everything.
 
     Args:
         targets: m, where a ball marks what is to be reached.
@@ -106,7 +106,11 @@ def _show(model, data, state) -> None:
 
 
 def _camera(model, data, states, targets):
-    """The model's first camera, or one that sees all that moves and is to be reached; and the size of that, in m."""
+    """The model's first camera that stands still, or one that sees all that moves and is to be reached.
+
+    Returns:
+        It, and the size of what moves and is to be reached, in m.
+    """
     places = [targets.reshape(-1, 3)]
     sizes = model.geom_rbound[:, None] * (model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE)[:, None]
     for state in states[:, :: max(1, states.shape[1] // 10)].reshape(-1, states.shape[-1]):
@@ -114,8 +118,9 @@ def _camera(model, data, states, targets):
         places += [data.geom_xpos - sizes, data.geom_xpos + sizes]
     low, high = np.concatenate(places).min(0), np.concatenate(places).max(0)
     extent = float(np.linalg.norm(high - low))
-    if model.ncam:
-        return 0, extent
+    still = np.flatnonzero(model.cam_bodyid == 0)
+    if len(still):
+        return int(still[0]), extent
     camera = mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, camera)
     camera.lookat[:], camera.distance = (low + high) / 2, 1.1 * extent

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gps.errors import UserError
+from gps.experiments import lookup
 from gps.experiments.experiment import Experiment
 from gps.files import is_temporary, open_plain, read_bytes, require_plain, sweep, told, write_text
 from gps.runs.metrics import REMEDY, Metrics, RunError, plain
@@ -75,15 +76,13 @@ class RunFolder:
         """All settings of the run; read once.
 
         Errors:
-            As in `Experiment.resolve`, naming the file; UntrustedError where the task or the guider is code of
-            somebody's own ("module:ENTRY") and not among the trusted ones.
+            As in `Experiment.resolve`, naming the file; UntrustedError where a setting names code of
+            somebody's own ("module:NAME") that is not among the trusted.
         """
-        run = self.settings.get("run")
-        for name in ("task", "guider"):
-            code = run.get(name) if isinstance(run, Mapping) else None
-            if isinstance(code, str) and ":" in code and self.trusted != EVERYTHING and code not in self.trusted:
+        for name, code in lookup.code(self.settings).items():
+            if self.trusted != EVERYTHING and code not in self.trusted:
                 raise UntrustedError(
-                    f"{self.path / _CONFIG}: run.{name} = {code!r} is code, which this command would run: where you "
+                    f"{self.path / _CONFIG}: {name} = {code!r} is code, which this command would run: where you "
                     "trust it, add --trust"
                 )
         try:
@@ -141,7 +140,7 @@ class RunFolder:
         """The run in the folder `path`.
 
         Args:
-            trusted: code that its settings may name as its task or guider ("module:ENTRY"), or `EVERYTHING`.
+            trusted: code that its settings may name ("module:NAME"), or `EVERYTHING`.
 
         Errors:
             RunError when there is no run, naming what is missing; FileError where it holds links or pipes;

@@ -29,6 +29,12 @@ def _mujoco(
     )
 
 
+def _vision(task: str, settings: str, about: str, model_based: presets.Tables) -> Entry:
+    where = "gps.tasks.mujoco.vision"
+    seen = presets.seeing(model_based), presets.seeing(presets.REACHING)
+    return Entry(f"{where}:{settings}", f"{where}:{task}", about, engines=True, model_based=seen[0], model_free=seen[1])
+
+
 def _doors(task: str, about: str) -> Entry:
     where = f"gps.tasks.doors.tiger:{task}"
     return Entry(f"{where}Settings", where, about, model_free=presets.DOORS)
@@ -121,6 +127,11 @@ TASKS: dict[str, Entry] = {
     "peg-noisy": _mujoco("peg:NOISY", "Peg", "the same; the learner sees noisy angles, no velocities", presets.PEG),
     "door": _mujoco("door:DoorSettings", "Door", "a seven-joint arm pulls a door open by its handle", presets.DOOR),
     "walker": _mujoco("walker:WalkerSettings", "Walker", "a torso on two legs walks", presets.WALKING),
+    "reacher-vision": _vision("reacher", "ReacherVisionSettings", "reacher, the target seen by a camera", {}),
+    "arm-reach-vision": _vision(
+        "arm_reach", "ArmReachVisionSettings", "arm-reach, the target seen by a camera", presets.ARM
+    ),
+    "peg-vision": _vision("peg", "PegVisionSettings", "peg, the hole seen by a camera", presets.PEG),
     "tiger-door": _doors("TigerDoor", "open the door without the tiger, or listen first"),
     "tiger-door-alt": _doors("TigerDoorAlt", "what is best for who knows is not for who does not"),
     "autoencode-easy": _autoencode(1),

@@ -193,6 +193,14 @@ def remembering(tables: Tables, memory: int = 64) -> Tables:
     return {**tables, "guider": {**guider, "learner": {**learner, "network": network}}}
 
 
+def seeing(tables: Tables) -> Tables:
+    """The same with a learner of images, each of which takes long to learn from: small batches of them."""
+    guider = tables.get("guider", {})
+    learner = guider.get("learner", {})
+    training = {"batch_size": 64, **learner.get("training", {})}
+    return {**tables, "guider": {**guider, "learner": {**learner, "training": training}}}
+
+
 BRAX: dict[str, Tables] = {  # by Brax's names
     "ant": locomotion(reward_scale=0.1, discount=0.97, delta=0.3),
     "halfcheetah": locomotion(entropy=0.001),

@@ -121,6 +121,8 @@ class ModelBased:
         Returns:
             The new state, and metrics of the preparation and the last round; those named "failed_..." are summed.
         """
+        learner, key = self.teaching.introduced(state.learner, collected, state.iteration, key)
+        state = dataclasses.replace(state, learner=learner)
         state, prepared, metrics = self.prepare(state, collected)
 
         def turn(carry, inputs):

@@ -80,11 +80,26 @@ class LocalModelSettings:
 
 
 @dataclass(frozen=True)
+class PretrainingSettings:
+    """Of a learner's eyes, before it imitates anything; see `gps.guiders.model_based.pretraining`."""
+
+    updates: int = 0  # of the encoder, on 64 images each; 0 for none
+    images: int = 2000
+    learning_rate: float = 3e-3  # of Adam, at the start; falls to a tenth by the end
+
+    def __post_init__(self):
+        check_at_least(self, 0, "updates")
+        check_at_least(self, 1, "images")
+        check_positive(self, "learning_rate")
+
+
+@dataclass(frozen=True)
 class TaughtLearnerSettings:
     """The learner's network, and how it imitates controllers."""
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
     training: regression.Settings = field(default_factory=regression.Settings)
+    pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
     linearization: str = "auto"  # "differentiation", "regression" over the samples, or what task and network allow
     # Weight of states around those of the samples, in which the learner imitates the controllers' feedback: it then
     # matches their gains. 0 is none; the samples themselves weigh 1.

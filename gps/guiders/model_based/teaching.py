@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
 from gps.guiders.guider import DivergedError, Metrics
-from gps.guiders.learner import start_policy
+from gps.guiders.learner import image_shape, start_policy
+from gps.guiders.model_based.pretraining import pretrained, require_sight
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import TaughtLearnerSettings
 from gps.pytrees import all_finite, select
@@ -53,6 +54,7 @@ class Teaching:
     settings: TaughtLearnerSettings
 
     def __post_init__(self):
+        require_sight(self.task, self.settings.pretraining)
         why_not, needs = self._not_a_function(), "needs a learner that is a function of the state alone"
         if self.settings.linearization == "differentiation" and why_not:
             raise ValueError(
@@ -65,6 +67,21 @@ class Teaching:
         """An untrained learner."""
         policy = start_policy(key, self.task, self.settings.network)
         return Learner(policy, regression.optimizer(self.settings.training).init(policy.params))
+
+    def introduced(
+        self, learner: Learner, samples: Samples, iteration: Array, key: PRNGKeyArray
+    ) -> tuple[Learner, PRNGKeyArray]:
+        """The learner, whose eyes are trained on the first samples if its settings say so, and the rest of the key."""
+        settings = self.settings.pretraining
+        if not settings.updates:
+            return learner, key
+        own, key = jax.random.split(key)
+
+        def train():
+            return pretrained(learner.policy, self.task, samples, settings, own)
+
+        policy = jax.lax.cond(iteration == 0, train, lambda: learner.policy)
+        return dataclasses.replace(learner, policy=policy), key
 
     def normalized(self, learner: Learner, samples: Samples) -> Learner:
         """The learner with a normaliser that has seen the samples' observations; what it does stays the same."""
@@ -163,6 +180,8 @@ class Teaching:
         task, memory = self.task, self.settings.network.memory
         if memory:
             return f"guider.learner.network.memory = {memory}"
+        if image_shape(task):
+            return f"{task.name} shows images, which jump where edges pass pixels"
         if task.history > 1 or task.noise_size:
             return f"{task.name} stacks {task.history} frames with {task.noise_size} noise inputs"
         return ""

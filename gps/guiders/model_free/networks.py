@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from gps.guiders.learner import NetworkSettings, choose_distribution, make_network
+from gps.guiders.learner import NetworkSettings, choose_distribution, image_shape, make_network
 from gps.guiders.model_free.methods import Method
 from gps.tasks.task import Environment
 from policies.distributions import Distribution
@@ -39,15 +39,15 @@ class Networks:
     @classmethod
     def make(cls, method: Method, shared: bool, task: Environment, settings: NetworkSettings) -> Networks:
         """For a task; errors as in `choose_distribution`."""
-        distribution = choose_distribution(settings.distribution, task)
+        distribution, image = choose_distribution(settings.distribution, task), image_shape(task)
         return cls(
             method,
             shared,
             task.privileged_size,
             task.observation_size,
             distribution,
-            make_network(settings, distribution.outputs, distribution.free),
-            make_network(settings, 1, head_scale=1.0),
+            make_network(settings, distribution.outputs, distribution.free, image=image),
+            make_network(settings, 1, head_scale=1.0, image=image),
         )
 
     @property
@@ -73,7 +73,7 @@ class Networks:
 
     def start_normalizers(self) -> dict[str, Normalizer]:
         """Before anything was seen."""
-        return {viewer: Normalizer.start(self._size(viewer)) for viewer in ("guider", "learner")}
+        return {viewer: self.policy.start_normalizer(self._size(viewer)) for viewer in ("guider", "learner")}
 
     def start_memories(self, count: int) -> dict[str, Float[Array, "N H"]]:
         """Of every policy and critic, for `count` environments."""

@@ -64,7 +64,7 @@ class ArmReach(Arm):
         inside = low + (high - low) * (0.1 + 0.8 * (row % 1))
         test = np.random.default_rng(7).uniform(low, high, (s.test_targets, 3))
         super().__init__(
-            load("arm.xml", __file__), engine, name, (np.concatenate([corners, inside]), test), s.horizon, 10
+            load("arm_reach.xml", __file__), engine, name, (np.concatenate([corners, inside]), test), s.horizon, 10
         )
 
     def target(self, context: Float[Array, "3"]) -> Float[Array, "3"]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gps.runs.best import Saved
-from gps.runs.folder import RunFolder
+from gps.runs.folder import RunFolder, UntrustedError
 from gps.runs.integrity import meta_of
 from gps.runs.resume import load
 
@@ -84,3 +84,12 @@ def test_code_that_a_run_names_is_run_only_for_who_trusts_it(said, monkeypatch):
     assert (status, "run.task = 'owned:ENTRY' is code" in errors[0]) == (2, True)
     assert not Path("executed").exists()
     assert said(*train, "--resume")[0] == 0
+
+
+def test_an_encoder_is_code_too():
+    """Its setting may name a function of one's own."""
+    table = {"learner": {"network": {"vision": {"encoder": "owned:see"}}}}
+    folder = RunFolder("run", {"run": {"task": "reacher-vision", "guider": "badmm"}, "guider": table})
+    with pytest.raises(UntrustedError, match=r"guider\.learner\.network\.vision\.encoder = 'owned:see' is code"):
+        _ = folder.experiment
+    assert RunFolder("run", folder.settings, ("owned:see",)).experiment.guider.learner.network.vision.encoder

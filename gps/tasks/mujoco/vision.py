@@ -1,0 +1,61 @@
+"""`reacher-vision`, `arm-reach-vision` and `peg-vision`: tasks whose learner sees target or hole in an image alone.
+
+States, actions, contexts, costs, scores and what guiders see are those of `reacher`, `arm-reach` and `peg`. The learner
+sees the angles (rad) and velocities (rad/s) of the arm's joints, unless `camera.joints` is false, and an image of 48 x
+48 pixels. In the first two tasks a red ball shows the target; the peg's block is there anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dynamics.camera import Mark
+from gps.tasks.mujoco.arm_reach import ArmReach, ArmReachSettings
+from gps.tasks.mujoco.peg import Peg, PegSettings
+from gps.tasks.mujoco.reacher import Reacher, ReacherSettings
+from gps.tasks.visual import CameraSettings, Visual
+
+RED = (0.9, 0.1, 0.1)
+ARM = ("pan", "lift", "roll", "elbow", "forearm", "wrist", "hand")
+
+
+@dataclass(frozen=True)
+class ReacherVisionSettings:
+    """The task and its camera, which looks from above and turns with the upper arm."""
+
+    task: ReacherSettings = field(default_factory=ReacherSettings)
+    camera: CameraSettings = field(default_factory=CameraSettings)
+
+
+@dataclass(frozen=True)
+class ArmReachVisionSettings:
+    """The task and its camera, which looks from the side: how far the target is can be seen by its depth."""
+
+    task: ArmReachSettings = field(default_factory=ArmReachSettings)
+    camera: CameraSettings = field(default_factory=lambda: CameraSettings(channels="rgbd"))
+
+
+@dataclass(frozen=True)
+class PegVisionSettings:
+    """The task and its camera, which looks from the side."""
+
+    task: PegSettings = field(default_factory=PegSettings)
+    camera: CameraSettings = field(default_factory=CameraSettings)
+
+
+def reacher(settings: ReacherVisionSettings, engine: str, name: str) -> Visual:
+    """The task."""
+    task = Reacher(settings.task, engine, name)
+    return Visual(task, "above", settings.camera, ("shoulder", "elbow"), task.target, name, Mark(0.018, RED))
+
+
+def arm_reach(settings: ArmReachVisionSettings, engine: str, name: str) -> Visual:
+    """The task."""
+    task = ArmReach(settings.task, engine, name)
+    return Visual(task, "side", settings.camera, ARM, task.target, name, Mark(0.03, RED))
+
+
+def peg(settings: PegVisionSettings, engine: str, name: str) -> Visual:
+    """The task."""
+    task = Peg(settings.task, engine, name)
+    return Visual(task, "side", settings.camera, ARM, lambda context: task.mocap(context)[0], name)
