@@ -29,15 +29,11 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError(f"evaluate: noise must be finite and at least 0, not {options.noise}")
     import jax
 
-    from gps.runs.folder import RunError
     from gps.tasks.control_task import is_control
 
     _, loaded = read_run(options)
-    task, which, policy = loaded.guider.task, str(loaded), loaded.guider.policy(loaded.state)
-    if options.best:
-        if loaded.best_iteration is None:
-            raise RunError(f"{options.run}: no learner was evaluated yet, so that none is the best: leave --best out")
-        which, policy = f"the best learner, of iteration {loaded.best_iteration + 1}", loaded.best
+    which, learner = loaded.best_learner() if options.best else (str(loaded), loaded.learner)
+    task, policy = learner.task, learner.policy
     print(which)
     for line in (_conditions if is_control(task) else _episodes)(
         task, policy, jax.random.key(options.seed), options.noise

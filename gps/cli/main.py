@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gps.cli import check_task, compare, evaluate, listing, plot, train
+from gps.cli import check_task, compare, evaluate, export, listing, plot, train
 from gps.errors import UserError, printable
 
-COMMANDS = (train, compare, evaluate, plot, listing, check_task)
+COMMANDS = (train, compare, evaluate, plot, export, listing, check_task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,9 +16,11 @@ from gps.guiders.guider import Guider
 from gps.runs import integrity
 from gps.runs.best import saved_like
 from gps.runs.checkpoints import CheckpointError, Restored
+from gps.runs.export import Learner
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.programs import use_compilation_cache
 from gps.settings import SettingsError, write_toml
+from gps.tasks.task import Environment
 from policies.policy import Policy
 
 
@@ -102,6 +104,7 @@ def _settings_first(folder: RunFolder) -> Iterator[None]:
 class Loaded:
     """A run as of a checkpoint."""
 
+    path: Path
     experiment: Experiment
     guider: Guider
     state: Any
@@ -109,6 +112,31 @@ class Loaded:
     best_iteration: int | None  # in which it was evaluated, counted from 0; None where none was evaluated yet
     step: int  # iterations before the checkpoint
     notes: list[str]  # for the user
+
+    @property
+    def task(self) -> Environment:
+        """What the learner acts in."""
+        return self.guider.task
+
+    @property
+    def learner(self) -> Learner:
+        """The learner as a function of numpy's arrays."""
+        return Learner(self.guider.policy(self.state), self.task)
+
+    @property
+    def controllers(self) -> Any:
+        """The controllers of the training conditions (`controllers.types.LinearGaussian`, leading M); None without."""
+        return getattr(self.state, "controllers", None)
+
+    def best_learner(self) -> tuple[str, Learner]:
+        """Which learner was the best by its training conditions, and that learner.
+
+        Errors:
+            RunError where none was evaluated yet.
+        """
+        if self.best_iteration is None:
+            raise RunError(f"{self.path}: no learner was evaluated yet, so that none is the best: leave --best out")
+        return f"the best learner, of iteration {self.best_iteration + 1}", Learner(self.best, self.task)
 
     def __str__(self) -> str:
         return f"the learner after iteration {self.step} of {self.experiment.run.iterations}"
@@ -137,4 +165,4 @@ def load(folder: RunFolder, step: int | None = None, *, allow_older: bool = Fals
     elif step is None:
         integrity.check_newest(folder, rows, restored)
     saved, best_iteration = restored.state, restored.meta["best_iteration"]
-    return Loaded(experiment, guider, saved.state, saved.best, best_iteration, restored.step, notes)
+    return Loaded(folder.path, experiment, guider, saved.state, saved.best, best_iteration, restored.step, notes)

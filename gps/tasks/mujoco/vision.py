@@ -37,7 +37,7 @@ class ArmReachVisionSettings:
 
 @dataclass(frozen=True)
 class PegVisionSettings:
-    """The task and its camera, which looks from the side."""
+    """The task and its camera, on the hand: it sees the peg, and where the block is from there."""
 
     task: PegSettings = field(default_factory=PegSettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
@@ -58,4 +58,4 @@ def arm_reach(settings: ArmReachVisionSettings, engine: str, name: str) -> Visua
 def peg(settings: PegVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
     task = Peg(settings.task, engine, name)
-    return Visual(task, "side", settings.camera, ARM, lambda context: task.mocap(context)[0], name)
+    return Visual(task, "hand", settings.camera, ARM, lambda context: task.mocap(context)[0], name)

@@ -1,0 +1,32 @@
+"""`gps export`: the learner of a run as files for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gps.cli.reading import add_run, read_run
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = commands.add_parser("export", help="write the learner of a run as files that need jax alone")
+    add_run(parser)
+    parser.add_argument("--best", action="store_true", help="the best learner by training conditions, not the last")
+    parser.add_argument("--out", help="the folder to write (default: RUN-learner)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export, and print where and how long an action takes."""
+    from gps.runs import export
+
+    path = Path(options.out or f"{Path(options.run).name}-learner")
+    export.check_free(path)
+    _, loaded = read_run(options)
+    which, learner = loaded.best_learner() if options.best else (str(loaded), loaded.learner)
+    named = loaded.experiment.run
+    export.write(learner, path, {"task": named.task, "guider": named.guider, "learner": which})
+    print(f"{which}\n{path}: {export.LOADER} loads it; an action takes {export.microseconds(path):.0f} us here")
+    return 0

@@ -1,0 +1,108 @@
+"""`gps export` and `gps.load`: the learner in other programs acts as it does here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import mujoco
+import numpy as np
+import pytest
+from support import processes
+
+import gps
+from gps.experiments.experiment import Experiment
+from gps.runs import export
+from gps.runs.export import Learner
+from gps.tasks import episodes
+
+# A process that knows nothing of the framework drives MuJoCo itself; what the reacher observes is written down again.
+DRIVER = """
+import sys
+for name in ("gps", "controllers", "dynamics", "policies", "flax"):
+    sys.modules[name] = None  # can not be imported
+sys.path.insert(0, "run-learner")
+import mujoco, numpy as np
+from learner import Learner
+
+model, (qpos, qvel, target) = mujoco.MjModel.from_binary_path("model.mjb"), np.load("start.npy")
+data, learner, path = mujoco.MjData(model), Learner(), []
+data.qpos, data.qvel = qpos, qvel
+for _ in range(8):
+    path.append([*data.qpos, *data.qvel])
+    mujoco.mj_kinematics(model, data)
+    c, s = np.cos(data.qpos[0]), np.sin(data.qpos[0])
+    into_arm = np.array([[c, s], [-s, c]])
+    tip = data.site("fingertip").xpos[:2]
+    elbow = data.qpos[1]
+    seen = [np.cos(elbow), np.sin(elbow), *(into_arm @ target), *(into_arm @ (tip - target)), *data.qvel]
+    data.ctrl = np.clip(learner(seen), -1, 1)
+    mujoco.mj_step(model, data, 5)
+np.save("path.npy", path)
+"""
+
+
+def test_an_exported_learner_drives_the_model_as_it_does_here(finished, said):
+    status, lines, _ = said("export", finished)
+    assert (status, lines[0]) == (0, "the learner after iteration 3 of 3")
+    assert lines[1].startswith("run-learner: learner.py loads it; an action takes ")
+    run = gps.load(finished)
+    task, context = run.task, run.task.test_contexts[1]
+    episode = episodes.run_episode(task, run.learner.policy, context, jax.random.key(5))
+    xs = np.asarray(jax.vmap(task.control_state)(episode.states))
+    mujoco.mj_saveModel(task.simulator.model, "model.mjb", None)
+    np.save("start.npy", np.stack([xs[0, :2], xs[0, 2:], context]))
+    Path("driver.py").write_text(DRIVER)
+    done = processes.finished(sys.executable, "driver.py")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load("path.npy"), xs[:8], atol=1e-5)
+
+
+def test_a_loaded_run_has_its_task_its_learner_and_its_controllers(finished):
+    run = gps.load(finished, 2)
+    assert (run.step, str(run)) == (2, "the learner after iteration 2 of 3")
+    assert run.controllers.K.shape == (2, 8, 2, 4)
+    observation = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
+    action, memory = run.learner(observation)
+    np.testing.assert_allclose(action, np.clip(run.learner.policy.mean(observation), -1, 1), rtol=1e-6)
+    assert memory.shape == (0,)
+    with pytest.raises(ValueError, match=r"learner of reacher takes observations of shape \(8,\), not \(1, 8\)"):
+        run.learner(observation[None])
+
+
+def test_a_learner_that_remembers_and_chooses_does_so_wherever_it_is(tmp_path):
+    table = {"learner": {"network": {"hidden": [6], "memory": 5}}}
+    guider = Experiment.resolve({"run": {"task": "tiger-door", "guider": "ppo"}, "guider": table}).build()
+    policy = guider.policy(guider.init(jax.random.key(0)))
+    params = jax.tree.map(lambda p: 5.0 * p, policy.params)  # so that choices differ
+    learner = Learner(type(policy)(policy.network, policy.distribution, params, policy.normalizer), guider.task)
+    path = export.write(learner, tmp_path / "out", {"task": "tiger-door"})
+    about = json.loads((path / "learner.json").read_text())
+    assert about == {"task": "tiger-door", "observation": 3, "memory": 5, "action": 3, "discrete": True}
+    elsewhere = processes.printed(
+        f"import sys; sys.path.insert(0, {str(path)!r})\nimport numpy as np\nfrom learner import Learner\n"
+        "learner = Learner()\nseen = np.random.default_rng(0).normal(size=(2, 12, 3))\n"
+        "for one in seen:\n    learner.reset()\n    print(*(int(learner(o)) for o in one))"
+    )
+    wanted = []
+    for one in np.random.default_rng(0).normal(size=(2, 12, 3)):
+        memory, choices = None, []
+        for o in one:
+            action, memory = learner(o, memory)
+            choices.append(int(action))
+        wanted.append(choices)
+    assert [list(map(int, line.split())) for line in elsewhere.splitlines()] == wanted
+    assert len({choice for choices in wanted for choice in choices}) > 1
+
+
+def test_nothing_is_overwritten(finished, said):
+    Path("run-learner").mkdir()
+    assert said("export", finished) == (2, [], ["gps: run-learner exists: export to another place with --out"])
+    assert said("export", finished, "--out", "other", "--step", "1")[0] == 0
+    assert sorted(path.name for path in Path("other").iterdir()) == [
+        "learner.json",
+        "learner.py",
+        "learner.stablehlo",
+    ]
