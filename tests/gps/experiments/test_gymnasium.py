@@ -1,0 +1,58 @@
+"""Tasks as Gymnasium environments: as its own check wants them, and with the numbers of the task."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from support.toys import Clock
+
+from gps.experiments.gymnasium import GymnasiumEnv, gymnasium_env
+from gps.settings import SettingsError
+
+
+@pytest.mark.parametrize("name", ["reacher", "tiger-door"])
+def test_gymnasium_is_content(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for harmless in (".*no render.*", ".*not within.*infinity", ".*Box observation space m.*imum value is"):
+            warnings.filterwarnings("ignore", harmless)
+        check_env(gymnasium_env(name), skip_render_check=True)
+
+
+def test_an_episode_is_the_tasks_own_to_its_time_limit():
+    env = gymnasium_env("reacher", horizon=3)
+    observation, info = env.reset(seed=7)
+    task, step = env.task, jax.jit(env.task.step)
+    state = jax.jit(task.reset)(jax.random.key(int(np.random.Generator(np.random.PCG64(7)).integers(2**32))))
+    for t in range(3):
+        np.testing.assert_allclose(observation, state.obs["state"], atol=1e-6)
+        np.testing.assert_allclose(info["privileged_state"], state.obs["privileged_state"], atol=1e-6)
+        action = np.array([0.5, -1.0 + t], np.float32)
+        state = step(state, action)
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert reward == pytest.approx(float(state.reward), rel=1e-5)
+        assert (terminated, truncated) == (False, t == 2)
+
+
+def test_what_diverges_is_truncated_and_repeats_what_was_there_before():
+    class Breaking(Clock):
+        def step(self, state, action):
+            state = super().step(state, action)
+            return type(state)(state.data, state.obs, state.reward * np.nan, state.done, state.metrics, state.info)
+
+    env = GymnasiumEnv(Breaking())
+    first, _ = env.reset(seed=0)
+    observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+    assert (reward, terminated, truncated) == (0.0, False, True)
+    np.testing.assert_array_equal(observation, first)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(RuntimeError, match="reacher: reset comes before the first step"):
+        gymnasium_env("reacher").step(np.zeros(2))
+    with pytest.raises(SettingsError, match="unknown task 'reachr'; did you mean 'reacher'"):
+        gymnasium_env("reachr")
