@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from gps.cli import check_task, compare, evaluate, export, listing, plot, train
 from gps.errors import UserError, printable
@@ -32,8 +33,21 @@ class _Parser(argparse.ArgumentParser):
         super()._print_message(printable(message), file)
 
 
+class _Version(argparse.Action):
+    """What `action="version"` does, but looks the version up only where it is asked for."""
+
+    def __call__(self, parser, *_):
+        try:
+            version = metadata.version("guided-policy-search")
+        except metadata.PackageNotFoundError:
+            version = "of a folder that is not installed"
+        print(f"gps {version}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="gps", description="Guided policy search.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(required=True, metavar="command")
     for module in COMMANDS:
         module.add(commands).set_defaults(command=module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PackageNotFoundError
 
 import pytest
 from support.processes import GPS, TESTS, finished, printed
@@ -24,7 +24,24 @@ def test_the_installed_script_is_this_command_line():
         assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", ["--help", "list", "train --help", "compare --help", "evaluate --help"])
+def unknown_version(_):
+    raise PackageNotFoundError
+
+
+def test_the_version_is_that_of_the_project(capsys, monkeypatch):
+    project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["project"]
+    for known, answer in ((True, project["version"]), (False, "of a folder that is not installed")):
+        if not known:
+            monkeypatch.setattr("importlib.metadata.version", unknown_version)
+        with pytest.raises(SystemExit) as end:
+            main(["--version"])
+        assert end.value.code in (0, None)
+        assert capsys.readouterr().out == f"gps {answer}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "list", "train --help", "compare --help", "evaluate --help", "export --help"]
+)
 def test_names_and_options_are_told_without_what_they_name(arguments):
     """Which is why they take 0.1 s: jax, mujoco and matplotlib together need 3 s."""
     code = f"""
