@@ -48,6 +48,9 @@ DOORS: Tables = {
             "networks": {"shared": False},
             "region": {"size": 0.05},
         },
+        # A guider that knows the tiger is ahead of its learner in the first state, whatever it does there: a price moves
+        # it to other states alone, and only the pull changes what it does in that one.
+        "sitt": {"sitt": {"pull": 2.0}},
     },
 }
 
