@@ -48,8 +48,8 @@ DOORS: Tables = {
             "networks": {"shared": False},
             "region": {"size": 0.05},
         },
-        # A guider that knows the tiger is ahead of its learner in the first state, whatever it does there: a price moves
-        # it to other states alone, and only the pull changes what it does in that one.
+        # A guider that knows the tiger is ahead of its learner in the first state already. A price moves it to other
+        # states alone; the pull changes what it does in this one.
         "sitt": {"sitt": {"pull": 2.0}},
     },
 }
