@@ -19,103 +19,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from policies.distributions import Continuous, Distribution
+from policies.layers import GRU, Head, multiply
 from policies.normalize import Normalizer
 from policies.vision import Eyes, size
 
 ACTIVATIONS = {"tanh": nn.tanh, "silu": nn.silu, "relu": nn.relu}
+HEAD = ("head", "free")  # names of the head's parameters
 _SPREAD = nn.initializers.orthogonal(2**0.5)  # initial weights of dense layers
 
 
-@jax.custom_vjp
-def product(x: Float[Array, "B n"], w: Float[Array, "n m"]) -> Float[Array, "B m"]:
-    """x w, whose gradient in w is computed from a transposed copy of x: CPUs are faster so, by more than the copy."""
-    return x @ w
-
-
-def _product_back(inputs, change):
-    x, w = inputs
-    return change @ w.T, jax.lax.optimization_barrier(x.T) @ change
-
-
-product.defvjp(lambda x, w: (x @ w, (x, w)), _product_back)
-
-
-def _multiply(x, w, *_, **__):
-    """`product` as flax's dense layers call it, with dimensions that are always those of two matrices."""
-    return product(x, w)
-
-
-class GRU(nn.Module):
-    """A gated recurrent unit (Cho et al., 2014; reset gate after the product, as in cuDNN)."""
-
-    width: int
-
-    @nn.compact
-    def __call__(
-        self, h: Float[Array, "B H"], x: Float[Array, "L B n"], first: Bool[Array, "L B"]
-    ) -> Float[Array, "L B H"]:
-        """The memory after each step; it is zero before a step that is the first of an episode."""
-        # the input's share of all gates in one product outside the loop
-        gates = nn.Dense(3 * self.width, name="input", dot_general=_multiply)(x.reshape(-1, x.shape[-1]))
-        gates = jnp.split(gates.reshape(*x.shape[:2], -1), 3, axis=-1)
-        recurrent = self.param("recurrent", nn.initializers.orthogonal(), (self.width, 3 * self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        keep = jnp.where(first, 0.0, 1.0)[..., None]
-        return _recur(h, gates, keep, jnp.split(recurrent, 3, axis=-1), bias)
-
-
-# The recurrence keeps its three gates in arrays of their own: on CPUs XLA vectorises a loop's body only where it does
-# not cut arrays along their last axis. Three small products instead of one cost less than that.
-
-
-@jax.custom_vjp
-def _recur(h, gates, keep, recurrent, bias) -> Float[Array, "L B H"]:
-    """The memories of a GRU, from the input's shares of the gates r, z, n and the weights of the memory in each."""
-    return _recur_forward(h, gates, keep, recurrent, bias)[0]
-
-
-def _recur_forward(h, gates, keep, recurrent, bias):
-    def step(h, inputs):
-        (gate_r, gate_z, gate_n), keep = inputs
-        h = keep * h
-        r = nn.sigmoid(gate_r + h @ recurrent[0])
-        z = nn.sigmoid(gate_z + h @ recurrent[1])
-        share = h @ recurrent[2] + bias
-        n = nn.tanh(gate_n + r * share)
-        h = z * h + (1.0 - z) * n
-        return h, (h, r, z, n, share)
-
-    hs, *opened = jax.lax.scan(step, h, (gates, keep))[1]
-    return hs, (h, keep, recurrent, hs, opened)
-
-
-def _recur_back(saved, changes):
-    """The loop backwards carries the gradient in h and no more; all else is computed for all steps at once."""
-    h, keep, recurrent, hs, (r, z, n, share) = saved
-    before = keep * jnp.concatenate([h[None], hs[:-1]])
-    slope = (1.0 - z) * (1.0 - n**2)
-    # how the three shares of the memory in the gates change the next memory
-    slopes = [slope * share * r * (1.0 - r), (before - n) * z * (1.0 - z), slope * r]
-    slopes, transposed = jax.lax.optimization_barrier((slopes, [w.T for w in recurrent]))
-
-    def step(change, inputs):
-        own, slopes, z, keep = inputs
-        change = change + own
-        through = sum((change * slope) @ w for slope, w in zip(slopes, transposed, strict=True))
-        return keep * (change * z + through), change
-
-    start, changes = jax.lax.scan(step, jnp.zeros_like(h), (changes, slopes, z, keep), reverse=True)
-    shares = [changes * slope for slope in slopes]
-    inputs = jax.lax.optimization_barrier(before.reshape(-1, h.shape[-1]).T)
-    weights = [inputs @ share.reshape(-1, h.shape[-1]) for share in shares]
-    return start, [*shares[:2], changes * slope], jnp.zeros_like(keep), weights, shares[2].sum((0, 1))
-
-
-_recur.defvjp(_recur_forward, _recur_back)
-
-
 class Network(nn.Module):
-    """Dense layers, an optional GRU, and a linear head."""
+    """Dense layers, an optional GRU, and a linear head.
+
+    The head (its parameters are `HEAD`) can be another network's: `encode` is what comes before it, `decode` the rest.
+    """
 
     hidden: tuple[int, ...]  # widths of the dense layers, of which there is at least one
     outputs: int
@@ -132,30 +49,29 @@ class Network(nn.Module):
         x: Float[Array, "L B n"],
         first: Bool[Array, "L B"],
         side: Float[Array, "L B s"] | None = None,
+        decode: bool = True,
     ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
-        """Memory after each step, and outputs."""
+        """Memory after each step, and outputs; without `decode`, what the head would read."""
         act = ACTIVATIONS[self.activation]
         steps = x.shape[:2]
         x = x.reshape(-1, x.shape[-1])  # XLA multiplies plain matrices faster, above all in gradients
         x = self.eyes(x) if self.eyes else x
         for i, width in enumerate(self.hidden):
             name = f"dense_{i}" if i else "input"
-            x = nn.Dense(width, kernel_init=_SPREAD, dot_general=_multiply, name=name)(x)
+            x = nn.Dense(width, kernel_init=_SPREAD, dot_general=multiply, name=name)(x)
             if not i and side is not None:
                 added = side.reshape(-1, side.shape[-1])
-                x = x + nn.Dense(width, False, kernel_init=_SPREAD, dot_general=_multiply, name="side")(added)
+                x = x + nn.Dense(width, False, kernel_init=_SPREAD, dot_general=multiply, name="side")(added)
             x = act(x)
         hs = jnp.zeros((*steps, 0))
         if self.memory:
             hs = GRU(self.memory)(h, x.reshape(*steps, -1), first)
             x = hs.reshape(-1, self.memory)
-        head = nn.initializers.variance_scaling(self.head_scale, "fan_in", "truncated_normal")
-        z = nn.Dense(self.outputs - self.free, kernel_init=head, name="head", dot_general=_multiply)(x)
-        z = z.reshape(*steps, -1)
-        if self.free:
-            constant = self.param("free", nn.initializers.zeros, (self.free,))
-            z = jnp.concatenate([z, jnp.broadcast_to(constant, (*z.shape[:-1], self.free))], axis=-1)
-        return hs, z
+        if decode:
+            head = Head(self.outputs, self.free, self.head_scale)
+            nn.share_scope(self, head)  # its parameters stand beside those of the other layers
+            x = head(x)
+        return hs, x.reshape(*steps, -1)
 
     def run(
         self,
@@ -168,6 +84,24 @@ class Network(nn.Module):
         """Memory after each step, and outputs, with these parameters."""
         hs, z = cast(tuple[Array, Array], self.apply(params, h, x, first, side))
         return hs, z
+
+    def encode(
+        self,
+        params: Any,
+        h: Float[Array, "B H"],
+        x: Float[Array, "L B n"],
+        first: Bool[Array, "L B"],
+        side: Float[Array, "L B s"] | None = None,
+    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B f"]]:
+        """Memory after each step, and features: what the head reads."""
+        hs, features = cast(tuple[Array, Array], self.apply(params, h, x, first, side, decode=False))
+        return hs, features
+
+    def decode(self, params: Any, features: Float[Array, "*b f"]) -> Float[Array, "*b outputs"]:
+        """What the head makes of features."""
+        head = Head(self.outputs, self.free, self.head_scale, parent=None)
+        z = cast(Array, head.apply(params, features.reshape(-1, features.shape[-1])))
+        return z.reshape(*features.shape[:-1], -1)
 
     def start(self, key: PRNGKeyArray, inputs: int, side: int = 0) -> Any:
         """Fresh parameters, in JAX's default precision; those of x are the same with and without side inputs."""
@@ -183,6 +117,17 @@ class Network(nn.Module):
     def without_side(params: Any) -> Any:
         """The parameters that someone has who does not see the side inputs."""
         return {"params": {name: layer for name, layer in params["params"].items() if name != "side"}}
+
+    @staticmethod
+    def without_head(params: Any) -> Any:
+        """The parameters that `encode` needs."""
+        return {"params": {name: layer for name, layer in params["params"].items() if name not in HEAD}}
+
+    @staticmethod
+    def with_head(params: Any, other: Any) -> Any:
+        """These parameters with the head of others."""
+        head = {name: layer for name, layer in other["params"].items() if name in HEAD}
+        return {"params": {**params["params"], **head}}
 
     @staticmethod
     def with_blind_side(params: Any, side: int) -> Any:

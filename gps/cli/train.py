@@ -96,13 +96,13 @@ def _print_numbers(path: Path, summary: dict[str, Any]) -> None:
             f"test {score['name']} {number('test_score')}{unit} (worst {number('test_score_worst')}), training "
             f"{number('train_score')}{unit}"
         )
-        if "test_solved" in summary:
-            text += f"; solved {summary['test_solved']} of {summary['test_episodes']}"
     else:
         text = (
             f"learner's return {number('learner_return')} by its most likely actions, "
             f"{number('learner_return_sampled')} by sampled ones"
         )
+    if "test_solved" in summary:
+        text += f"; solved {summary['test_solved']} of {summary['test_episodes']}"
     print(
         f"{path}: {text}, {summary['env_steps']} steps, {summary['iterations']} iterations, "
         f"{summary['wall_seconds']:.1f} s"

@@ -53,14 +53,18 @@ class Episodes:
     returned: Float[Array, " E"]  # sum of rewards; NaN where the simulation diverged
     returned_sampled: Float[Array, " E"]
     length: Float[Array, " E"]  # steps, by most likely actions
+    solved: Bool[Array, " E"] | None  # by most likely actions; None where the task does not say
 
     def scores(self, _task: Any) -> dict[str, Any]:
         """The numbers for a row of metrics."""
-        return {
+        numbers: dict[str, Any] = {
             "learner_return": np.asarray(self.returned).mean(),
             "learner_return_sampled": np.asarray(self.returned_sampled).mean(),
             "episode_length": np.asarray(self.length).mean(),
         }
+        if self.solved is not None:
+            numbers |= {"test_episodes": len(self.solved), "test_solved": int(np.asarray(self.solved).sum())}
+        return numbers
 
 
 def evaluate(
@@ -98,15 +102,17 @@ def episode_count(task: Environment) -> int:
 def evaluate_episodes(task: Environment, policy: Policy, key: PRNGKeyArray) -> Episodes:
     """Let the learner act in `episode_count` episodes, once by its most likely actions and once by drawn ones."""
     keys = jax.random.split(key, episode_count(task))
-    returned, length = returns(task, policy, keys, 0.0)
-    sampled, _ = returns(task, policy, keys, 1.0)
-    return Episodes(returned, sampled, length)
+    returned, length, solved = returns(task, policy, keys, 0.0)
+    sampled, *_ = returns(task, policy, keys, 1.0)
+    return Episodes(returned, sampled, length, solved)
 
 
 def returns(
     task: Environment, policy: Policy, keys: PRNGKeyArray, noise: float
-) -> tuple[Float[Array, " E"], Float[Array, " E"]]:
-    """Sum of rewards and number of steps of one episode for each key; NaN for an episode that diverged.
+) -> tuple[Float[Array, " E"], Float[Array, " E"], Bool[Array, " E"] | None]:
+    """Sum of rewards, number of steps and success of one episode for each key.
+
+    The sum is NaN for an episode that diverged; success is None where the task has no such metric.
 
     Args:
         noise: multiplies the policy's own; 0 takes its most likely actions.
@@ -116,19 +122,20 @@ def returns(
         starting, acting = jax.random.split(key)
 
         def step(carry, noise):
-            state, memory, total, steps, alive = carry
+            state, memory, total, steps, solved, alive = carry
             memory, action = policy.act(memory, state.obs["state"], noise)
             state = task.step(state, action)
             reward = jnp.where(diverged(state), jnp.nan, state.reward)
             total = total + jnp.where(alive, reward, 0.0)
-            carry = (state, memory, total, steps + alive, alive & (state.done == 0))
+            solved = solved | (alive & (state.metrics.get("success", jnp.zeros(())) > 0))
+            carry = (state, memory, total, steps + alive, solved, alive & (state.done == 0))
             return carry, None
 
         begun = task.reset(starting)
         lost = jnp.where(diverged(begun), jnp.nan, jnp.zeros(()))  # its very start is no observation
-        start = (begun, policy.start_memory(), lost, jnp.zeros(()), jnp.ones((), bool))
+        start = (begun, policy.start_memory(), lost, jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool))
         noises = noise * policy.noise(acting, (task.horizon,))
-        (_, _, total, steps, _), _ = jax.lax.scan(step, start, noises)
-        return total, steps
+        (_, _, total, steps, solved, _), _ = jax.lax.scan(step, start, noises)
+        return total, steps, solved if "success" in begun.metrics else None
 
     return jax.vmap(one)(keys)

@@ -46,7 +46,9 @@ class State:
     obs: dict[str, Array]  # "state": what the learner sees; "privileged_state", if any: what only the guider sees
     reward: Float[Array, ""]  # of the step that led here
     done: Float[Array, ""]  # 1 at the last step
-    # "diverged", if any: 1 where a simulation did and the environment has ended the episode for that; see `diverged`
+    # "diverged", if any: 1 where a simulation did and the environment has ended the episode for that; see `diverged`.
+    # "novel", if any: 1 where the step came to something new in its episode, for those who explore. "success", if any:
+    # 1 at the end of an episode that did what was to be done.
     metrics: dict[str, Array] = field(default_factory=dict)
     # "truncation": 1 where `done` comes from the time limit alone, so that the return has to be bootstrapped
     info: dict[str, Any] = field(default_factory=dict)

@@ -239,3 +239,20 @@ def test_a_standard_deviation_is_set_without_moving_a_mean(sequence):
     np.testing.assert_array_equal(other.mean(o), policy.mean(o))
     std = Gaussian(3).moments(other.along(o[None])[0])[1]
     np.testing.assert_allclose(std, [0.1, 0.2, 0.3], rtol=1e-6)
+
+
+def test_a_network_is_its_encoder_and_its_head_and_a_head_can_be_anothers(params, sequence):
+    h, x = sequence
+    first = jnp.asarray(FIRST)
+    memories, z = NETWORK.run(params, h, x, first)
+    encoder = NETWORK.without_head(params)
+    hs, features = NETWORK.encode(encoder, h, x, first)
+    np.testing.assert_array_equal(hs, memories)
+    np.testing.assert_array_equal(features, memories)  # the head reads the memory
+    np.testing.assert_array_equal(NETWORK.decode(params, features), z)
+    assert set(encoder["params"]) == {"input", "GRU_0"}
+    other = jax.tree.map(lambda p: 2.0 * p, params)
+    joined = NETWORK.with_head(encoder, other)
+    assert jax.tree.structure(joined) == jax.tree.structure(params)
+    outputs = NETWORK.run(joined, h, x, first)[1]
+    np.testing.assert_allclose(outputs, 2.0 * z, rtol=1e-5)  # linear, its bias and what no input changes included

@@ -17,6 +17,7 @@ from gps.guiders.model_free.settings import (
     NetworksSettings,
     PenaltySettings,
     PpoSettings,
+    SittSettings,
     TeacherSettings,
 )
 from gps.guiders.model_free.unroll import values_after
@@ -27,8 +28,10 @@ N, L = 4, 8
 
 
 @functools.cache
-def guider_of(name: str, task=CLOCK, memory: int = 0, shared: bool = True, penalty=None, run="", **ppo) -> ModelFree:
-    """A small one; teachers are trained for two updates, or taken from a run."""
+def guider_of(
+    name: str, task=CLOCK, memory: int = 0, shared: bool = True, penalty=None, sitt=None, run="", **ppo
+) -> ModelFree:
+    """A small one; teachers are trained for two updates, or taken from a run; half of the steps are for a student."""
     settings = SETTINGS[name]()
     changes = {
         "learner": LearnerSettings(NetworkSettings(hidden=(8,), memory=memory)),
@@ -36,6 +39,7 @@ def guider_of(name: str, task=CLOCK, memory: int = 0, shared: bool = True, penal
         "networks": NetworksSettings(shared=shared),
         "teacher": TeacherSettings(updates=2, run=run),
         "penalty": penalty or PenaltySettings(),
+        "sitt": sitt or SittSettings(paired=0.5, epochs=2, minibatches=1),
     }
     changes = {name: value for name, value in changes.items() if hasattr(settings, name)}
     return ModelFree(name, task, dataclasses.replace(settings, **changes))
@@ -104,6 +108,27 @@ def valuing(guider: ModelFree):
         return {critic: values for critic, (_, values) in ran.items()}, finals
 
     return values_of
+
+
+def softplus(x) -> np.ndarray:
+    return np.log1p(np.exp(np.asarray(x, float)))
+
+
+def kl(p, q) -> np.ndarray:
+    """Between tanh-Gaussians of two dimensions, by the formula for Gaussians, in nats."""
+    (m, s), (n, r) = ((np.asarray(z[..., :2], float), softplus(z[..., 2:]) + 1e-3) for z in (p, q))
+    return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum(-1)
+
+
+def thrown(state):
+    """The state with policies that are far from each other."""
+    params = {
+        name: jax.tree.map(
+            lambda p, i=i: p + 0.3 * jnp.cos(i + jnp.arange(p.size)).reshape(p.shape), state.params[name]
+        )
+        for i, name in enumerate(("guider", "learner", "proxy"))
+    }
+    return dataclasses.replace(state, params=state.params | params)
 
 
 def same(one, other) -> bool:

@@ -2,7 +2,8 @@
 
 One update collects an unroll of every environment and then minimises the terms of the method's objective for some
 epochs; `methods` says which terms, `losses` what they are. The four phases of guided policy search are terms of one
-loss here: improve (L1), teach (L2), pull back (L3), and the learner's own gradient (L4).
+loss here: improve (L1), teach (L2), pull back (L3), and the learner's own gradient (L4). With student-informed teachers
+a second loss teaches (`alignment`), and the reward pulls back (`rewards`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from gps.columns import Column, known, short
 from gps.guiders.guider import DivergedError, Metrics
@@ -22,7 +23,8 @@ from gps.guiders.model_free.losses import Objective
 from gps.guiders.model_free.methods import METHODS
 from gps.guiders.model_free.minimise import Minimiser
 from gps.guiders.model_free.networks import Networks
-from gps.guiders.model_free.plan import TEACHER_FIRST, Plan, plan_of, window_length
+from gps.guiders.model_free.plan import ALIGN, TEACHER_FIRST, Plan, paired_count, plan_of, window_length
+from gps.guiders.model_free.rewards import follow_success, paid
 from gps.guiders.model_free.settings import SETTINGS
 from gps.guiders.model_free.state import ModelFreeState, Teacher
 from gps.guiders.model_free.unroll import Running, Unroll, collect
@@ -64,6 +66,11 @@ class ModelFree:
                 f"guider {name!r} needs a privileged observation, which {task.name} has not: take 'ppo', or give "
                 "the task's observations a 'privileged_state'"
             )
+        if ppo.bonus and not {"novel", "success"} <= set(jax.eval_shape(task.reset, jax.random.key(0)).metrics):
+            raise ValueError(
+                f"guider.ppo.bonus must be 0 for {task.name}, which does not tell in its metrics what is 'novel' and "
+                f"which episode is a 'success', not {ppo.bonus}"
+            )
         if method.collects == "halves" and ppo.environments % 2:
             raise ValueError(
                 f"guider.ppo.environments must be even for {name}, whose two policies share them, not "
@@ -80,8 +87,11 @@ class ModelFree:
         self.plan = plan_of(method)
         self.trains_teacher = method.teacher_first and not self.teacher_run
         shared = "networks" in method.tables and settings.networks.shared
-        self.networks = Networks.make(method, shared, task, settings.learner.network)
+        one_head = method.aligns and settings.sitt.shared_head
+        self.networks = Networks.make(method, shared, task, settings.learner.network, one_head)
         self.window = window_length(settings.learner.network.memory, ppo)
+        # environments whose steps the learner sees
+        self.paired = paired_count(settings.sitt, ppo, self.window) if method.aligns else ppo.environments
         self._losses = (*(TEACHER_FIRST.losses * self.trains_teacher), *self.plan.losses)
         self.minimiser = Minimiser(Objective(self.networks, settings))
 
@@ -101,6 +111,7 @@ class ModelFree:
             normalizers=self.networks.start_normalizers(),
             running=Running(bare(states), jnp.ones(count, bool), jnp.zeros(count), memories),
             alpha=jnp.zeros(()),
+            success=jnp.zeros(()),
             updates=jnp.zeros((), jnp.int32),
         )
 
@@ -127,7 +138,8 @@ class ModelFree:
                 f"reward not finite or beyond {LARGEST:.0e}), more than guider.ppo.diverged = {ppo.diverged}; first "
                 f"in environment {where[0]}, step {where[1]}"
             )
-        if failed > 0.5 * len(self.plan.losses) * ppo.updates * ppo.epochs * ppo.minibatches:
+        tables = [self.minimiser.table(terms) for terms in self.plan.losses]
+        if failed > 0.5 * ppo.updates * sum(table.epochs * table.minibatches for table in tables):
             raise DivergedError(
                 f"{failed:.0f} updates of an iteration were not taken, as gradients or parameters would not be finite: "
                 f"lower guider.ppo.learning_rate, which is {ppo.learning_rate}"
@@ -207,15 +219,12 @@ class ModelFree:
         return state.updates < self.settings.teacher.updates
 
     def _learn(self, plan: Plan, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
-        (running, unroll), networks, ppo = samples, self.networks, self.settings.ppo
+        (running, unroll), networks = samples, self.networks
         policy, before = (state.params, state.normalizers), state.running.memories
-        batch, memories = make_batch(networks, self.settings, plan, policy, before, unroll, self.window)
-        # the order of sequences in each epoch of each loss, all by one sort of random numbers
-        losses, sequences = len(plan.losses), batch.first.shape[1]
-        draws = jax.random.bits(key, (losses, ppo.epochs, sequences))
-        orders = jnp.argsort(draws, axis=-1, stable=False).reshape(losses, ppo.epochs, ppo.minibatches, -1)
-        metrics: Metrics = {"failed_updates": jnp.zeros(())}
-        for terms, order in zip(plan.losses, orders, strict=True):
+        priced, told = paid(networks, self.settings, state, unroll)
+        batch, memories = make_batch(networks, self.settings, plan, policy, before, priced, self.window)
+        metrics: Metrics = {"failed_updates": jnp.zeros(()), **told}
+        for terms, order in zip(plan.losses, self._orders(plan, key), strict=True):
             state, log = self.minimiser.run(terms, batch, state, order)
             metrics |= log | {"failed_updates": metrics["failed_updates"] + log["failed_updates"]}
         if self.method.backtracks:
@@ -227,17 +236,34 @@ class ModelFree:
             state,
             normalizers=self._follow_statistics(plan, state.normalizers, unroll),
             running=dataclasses.replace(running, memories=memories),
+            success=follow_success(state.success, unroll),
             updates=state.updates + 1,
         )
         return after, metrics
+
+    def _orders(self, plan: Plan, key: PRNGKeyArray) -> list[Int[Array, "E K S"]]:
+        """Which sequences each gradient step takes, for each loss of the plan: K parts of all of them, E times."""
+        ppo, aligns = self.settings.ppo, ALIGN in plan.losses
+        key, aligning = jax.random.split(key) if aligns else (key, key)
+        rows, losses = ppo.unroll // self.window, len(plan.losses) - aligns
+        # for all losses by one sort of random numbers
+        draws = jax.random.bits(key, (losses, ppo.epochs, rows * ppo.environments))
+        orders = jnp.argsort(draws, axis=-1, stable=False).reshape(losses, ppo.epochs, ppo.minibatches, -1)
+        if not aligns:
+            return list(orders)
+        sitt = self.settings.sitt
+        paired = (jnp.arange(rows)[:, None] * ppo.environments + jnp.arange(self.paired)).reshape(-1)
+        draws = jax.random.bits(aligning, (sitt.epochs, len(paired)))
+        return [*orders, paired[jnp.argsort(draws, axis=-1)].reshape(sitt.epochs, sitt.minibatches, -1)]
 
     def _follow_statistics(self, plan: Plan, normalizers: dict[str, Any], unroll: Unroll) -> dict[str, Any]:
         """Normalisers that have seen this unroll too; that of a frozen guider stays."""
         if not self.settings.ppo.normalize:
             return normalizers
         counts = unroll.observed.astype(float).reshape(-1)
-        observed = unroll.obs["state"]
-        new = {**normalizers, "learner": normalizers["learner"].update(observed.reshape(len(counts), -1), counts)}
+        observed, shown = unroll.obs["state"], jnp.arange(unroll.observed.shape[1]) < self.paired
+        learners = (unroll.observed & shown).astype(float).reshape(-1)
+        new = {**normalizers, "learner": normalizers["learner"].update(observed.reshape(len(counts), -1), learners)}
         if self.networks.privileged and (not self.method.teacher_first or plan is TEACHER_FIRST):
             everything = self.networks.everything(unroll.obs)
             new["guider"] = normalizers["guider"].update(everything.reshape(len(counts), -1), counts)

@@ -1,5 +1,7 @@
 """The losses of the model-free methods on one minibatch; `gps.guiders.model_free.methods` names their terms L1 to L4.
 
+Those of student-informed teachers are in `gps.guiders.model_free.alignment`.
+
 Source:
     Li, Xie, Lu, arXiv 2505.15418, section 4; Schulman et al., "Proximal policy optimization algorithms", 2017;
     Weihs et al., "Bridging the imitation gap by adaptive insubordination", NeurIPS 2021 (the weights of ADVISOR).
@@ -14,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gps.guiders.model_free.alignment import Alignment
 from gps.guiders.model_free.batch import Batch
-from gps.guiders.model_free.methods import Method
 from gps.guiders.model_free.networks import Networks
 
 _LARGEST_LOG_RATIO = 10.0
@@ -81,13 +83,12 @@ class Objective:
 
         Args:
             alpha: weight of the pull back of GPO-penalty.
-            terms: of "improve", "teach", "pull_back", "follow", "imitate", and the names of critics.
+            terms: of "improve", "teach", "pull_back", "follow", "imitate", "informed", "align", "mirror", and the
+                names of critics.
         """
         method = self.networks.method
-        ran = self.networks.run(params, _read_by(method, terms), batch.memories, batch.seen, batch.first)
-        z = {name: outputs for name, (_, outputs) in ran.items()}
-        losses: dict[str, Array] = {}
-        log: dict[str, Array] = {}
+        features, z = self._outputs(params, batch, self._read_by(terms))
+        losses, log = Alignment(self.networks, self.settings).losses(params, features, z, terms)
         advised = "advice" in method.tables and "teach" in terms
         advice = self.advice(z) if advised else None
         if "improve" in terms:
@@ -110,6 +111,29 @@ class Objective:
             log["advice"] = advice.mean()
         log |= {f"loss_{name}": value for name, value in losses.items()}
         return sum(losses.values(), jnp.zeros(())), log
+
+    def _read_by(self, terms: tuple[str, ...]) -> tuple[str, ...]:
+        """The policies and critics whose outputs the terms read."""
+        method = self.networks.method
+        readers = {
+            "guider": ("improve", "teach", "pull_back", "imitate", "informed", "align"),
+            "learner": ("teach", "pull_back", "follow", "align", "mirror", *(("improve",) if self.clipped else ())),
+            "imitator": ("imitate",),
+            "proxy": ("mirror",),
+        }
+        if method.aligns:
+            readers[self.settings.sitt.against] += ("informed",)
+        names = (name for name in method.policies if any(term in terms for term in readers[name]))
+        return (*names, *(critic for critic in method.critics if critic in terms))
+
+    def _outputs(self, params, batch: Batch, names: tuple[str, ...]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Features of policies, for a method that aligns them, and outputs of policies and critics."""
+        networks, inputs = self.networks, (batch.memories, batch.seen, batch.first)
+        encoded = tuple(name for name in names if networks.method.aligns and name in networks.method.policies)
+        features = networks.encode(params, encoded, *inputs)
+        z = {name: networks.decode(params, name, own) for name, own in features.items()}
+        ran = networks.run(params, tuple(name for name in names if name not in z), *inputs)
+        return features, z | {name: outputs for name, (_, outputs) in ran.items()}
 
     @property
     def penalised(self) -> bool:
@@ -140,17 +164,6 @@ class Objective:
 
     def _log_prob(self, z: Array, batch: Batch) -> Float[Array, "W S"]:
         return self.networks.distribution.log_prob(z, batch.action)
-
-
-def _read_by(method: Method, terms: tuple[str, ...]) -> tuple[str, ...]:
-    """The policies and critics whose outputs the terms read."""
-    readers = {
-        "guider": ("improve", "teach", "pull_back", "imitate"),
-        "learner": ("teach", "pull_back", "follow", *(("improve",) if "region" in method.tables else ())),
-        "imitator": ("imitate",),
-    }
-    names = (name for name in method.policies if any(term in terms for term in readers[name]))
-    return (*names, *(critic for critic in method.critics if critic in terms))
 
 
 def _ratio(log_p: Array, log_q: Array) -> Array:

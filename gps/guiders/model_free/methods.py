@@ -5,13 +5,17 @@
     pull_back  L3: KL(mu, stop(pi)); the guider is held to what the learner can imitate
     follow     L4: PPO on the learner itself, with the same advantages
     imitate    KL(stop(mu), imitator); a third policy does nothing but imitate
+    informed   KL(mu, stop(proxy)); the guider is held to what a proxy of the learner does, which sees everything
+    align      the learner's features and outputs move towards the guider's
+    mirror     the proxy's move towards the learner's
 
 Importing this module imports no jax, so that names can be listed quickly.
 
 Source:
     Li, Xie, Lu, "Guided Policy Optimization under Partial Observability", arXiv 2505.15418. Baselines as that paper
     names them: asymmetric critics (Pinto et al., RSS 2018), A2D (Warrington et al., ICML 2021), ADVISOR (Weihs et
-    al., NeurIPS 2021), DAgger (Ross et al., AISTATS 2011), ELF (Walsman et al., ICLR 2023).
+    al., NeurIPS 2021), DAgger (Ross et al., AISTATS 2011), ELF (Walsman et al., ICLR 2023). Student-informed teachers:
+    Messikommer, Xing, Aljalbout, Scaramuzza, ICLR 2025, arXiv 2412.09149.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ class Method:
 
     about: str  # its line in `gps list`
     terms: tuple[str, ...]  # of its loss, besides those of critics
-    # Besides "learner" and "ppo", which all methods have; see `gps.guiders.model_free.settings.TABLES`. Methods with a
-    # guider have "imitation". "teacher": the guider is trained first and alone, then frozen. "penalty" and "region":
-    # how a guider is pulled back. "advice": teach and follow are weighted by how well an imitator does.
+    # Besides "learner" and "ppo", which all methods have; see `gps.guiders.model_free.settings.TABLES`. "imitation":
+    # how the distance of guider and learner is measured. "teacher": the guider is trained first and alone, then frozen.
+    # "penalty" and "region": how a guider is pulled back. "advice": teach and follow are weighted by how well an
+    # imitator does. "sitt": each update ends with a phase that aligns the learner, and a proxy of it, with the guider.
     tables: tuple[str, ...] = ()
     collects: str = "guider"  # who acts: "guider", "learner", or "halves" (learner and imitator, half of all each)
     critic: str = "guider"  # the critic sees what the "guider" sees, or what the "learner" sees
@@ -37,7 +42,7 @@ class Method:
     @property
     def guided(self) -> bool:
         """Whether there is a guider."""
-        return "imitation" in self.tables
+        return "improve" in self.terms or self.teacher_first
 
     @property
     def teacher_first(self) -> bool:
@@ -45,9 +50,15 @@ class Method:
         return "teacher" in self.tables
 
     @property
+    def aligns(self) -> bool:
+        """Whether learner and proxy are aligned with the guider in a phase of their own."""
+        return "sitt" in self.tables
+
+    @property
     def policies(self) -> tuple[str, ...]:
         """The policies that there are."""
-        there = {"guider": self.guided, "learner": True, "imitator": "imitate" in self.terms}
+        imitates = "imitate" in self.terms
+        there = {"guider": self.guided, "learner": True, "imitator": imitates, "proxy": self.aligns}
         return tuple(name for name, is_there in there.items() if is_there)
 
     @property
@@ -143,5 +154,10 @@ METHODS = {
         collects="halves",
         critic="learner",
         shaped=True,
+    ),
+    "sitt": Method(
+        "student-informed teacher: PPO whose reward is lower where the learner, which sees less, could not follow",
+        terms=("improve", "informed"),
+        tables=("sitt",),
     ),
 }

@@ -16,8 +16,8 @@ from gps.guiders.guider import Metrics
 from gps.guiders.model_free.batch import Batch, sequences_of
 from gps.guiders.model_free.losses import Objective
 from gps.guiders.model_free.networks import Parameters
-from gps.guiders.model_free.plan import Terms
-from gps.guiders.model_free.settings import PenaltySettings
+from gps.guiders.model_free.plan import ALIGN, Terms
+from gps.guiders.model_free.settings import PenaltySettings, PpoSettings, SittSettings
 from gps.guiders.model_free.state import ModelFreeState
 from gps.pytrees import select
 
@@ -34,7 +34,7 @@ class Minimiser:
 
     def start(self, params: Parameters, losses: tuple[Terms, ...]) -> dict[str, optax.OptState]:
         """The optimiser's state before the first step, for each loss (no network is trained by two of them)."""
-        return {_name(terms): self._adam.init(ravel_pytree(self._trained(params, terms))[0]) for terms in losses}
+        return {_name(terms): self._adam(terms).init(ravel_pytree(self._trained(params, terms))[0]) for terms in losses}
 
     def run(
         self, terms: Terms, batch: Batch, start: ModelFreeState, orders: Int[Array, "E K S"]
@@ -54,7 +54,7 @@ class Minimiser:
             loss = lambda vector: self.objective.total(start.params | tree(vector), part, alpha, terms)  # noqa: E731
             gradient, log = jax.grad(loss, has_aux=True)(vector)
             gradient, norm = self._clipped(gradient, sizes)
-            change, moved = self._adam.update(gradient, optimizer_state)
+            change, moved = self._adam(terms).update(gradient, optimizer_state)
             # a sum is finite only where all its terms are; a clipped gradient leaves the optimiser's state finite
             sound = jnp.isfinite(norm + (vector + change).sum())
             vector, optimizer_state = select(sound, (vector + change, moved), (vector, optimizer_state))
@@ -78,9 +78,13 @@ class Minimiser:
             start, params=start.params | tree(vector), optimizer_state=state, alpha=alpha
         ), metrics
 
-    @property
-    def _adam(self) -> optax.GradientTransformation:
-        return optax.adam(self.objective.settings.ppo.learning_rate, eps=1e-5)
+    def table(self, terms: Terms) -> PpoSettings | SittSettings:
+        """The settings with epochs, minibatches and learning rate of a loss."""
+        settings = self.objective.settings
+        return settings.sitt if terms == ALIGN else settings.ppo
+
+    def _adam(self, terms: Terms) -> optax.GradientTransformation:
+        return optax.adam(self.table(terms).learning_rate, eps=1e-5)
 
     def _trained(self, params: Parameters, terms: Terms) -> Parameters:
         return {name: params[name] for name in self.objective.networks.trained_by(terms)}

@@ -1,7 +1,8 @@
-"""The networks of a method: guider, learner, imitator and critics; what each of them sees, and which parameters it has.
+"""The networks of a method: its policies and critics; what each of them sees, and which parameters it has.
 
 A guider's network is the learner's with side inputs (privileged, 1): one network can be both, and of two networks the
-guider can be made to start exactly where the learner is. Guider and learner have a running normalisation each.
+guider can be made to start exactly where the learner is. Guider and learner have a running normalisation each. A proxy
+has the form of a guider. Guider, learner and proxy can have one head, which is among the parameters of the guider.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ Observations = dict[str, Array]  # "state" (... no) and "privileged_state" (... 
 Parameters = dict[str, Any]  # by network: policies ("policy" where guider and learner are one) and critics
 
 
+_SEE_ALL = ("guider", "proxy")  # policies
+
+
 @dataclass(frozen=True)
 class Networks:
     """The networks of one method on one task; parameters, memories and normalisers are dicts by name."""
@@ -35,9 +39,12 @@ class Networks:
     distribution: Distribution
     policy: Network
     critic: Network
+    one_head: bool = False  # learner and proxy act by the guider's head
 
     @classmethod
-    def make(cls, method: Method, shared: bool, task: Environment, settings: NetworkSettings) -> Networks:
+    def make(
+        cls, method: Method, shared: bool, task: Environment, settings: NetworkSettings, one_head: bool = False
+    ) -> Networks:
         """For a task; errors as in `choose_distribution`."""
         distribution, image = choose_distribution(settings.distribution, task), image_shape(task)
         return cls(
@@ -48,6 +55,7 @@ class Networks:
             distribution,
             make_network(settings, distribution.outputs, distribution.free, image=image),
             make_network(settings, 1, head_scale=1.0, image=image),
+            one_head,
         )
 
     @property
@@ -64,8 +72,9 @@ class Networks:
         """
         params = {}
         for name in self.method.policies:  # the guider first: with one network, its parameters are the learner's too
-            side = self.privileged + 1 if name == "guider" else 0
-            params.setdefault(self.owner(name), self.policy.start(learner, self.observed, side))
+            side = self.privileged + 1 if name in _SEE_ALL else 0
+            own = self.policy.start(learner, self.observed, side)
+            params.setdefault(self.owner(name), self.policy.without_head(own) if self._borrows(name) else own)
         for name in self.method.critics:
             key, own = jax.random.split(key)
             params[name] = self.critic.start(own, self._size(self.viewer(name)))
@@ -81,7 +90,7 @@ class Networks:
 
     def viewer(self, name: str) -> str:
         """Whose observations a policy or critic sees: the guider's or the learner's."""
-        if name in ("guider", "teacher_critic"):
+        if name in (*_SEE_ALL, "teacher_critic"):
             return "guider"
         return self.method.critic if name == "critic" else "learner"
 
@@ -119,14 +128,42 @@ class Networks:
             return self._both(params, memories, seen, first) | self.run(params, rest, memories, seen, first)
         return {name: self._run(params, name, memories[name], seen, first) for name in names}
 
+    def encode(
+        self,
+        params: Parameters,
+        names: tuple[str, ...],
+        memories: dict[str, Float[Array, "B H"]],
+        seen: dict[str, Float[Array, "L B n"]],
+        first: Bool[Array, "L B"],
+    ) -> dict[str, Float[Array, "L B f"]]:
+        """The features of policies, as `run` makes outputs of them."""
+        return {
+            name: self.policy.encode(self._own(params, name), memories[name], *self._inputs(name, seen, first))[1]
+            for name in names
+        }
+
+    def decode(self, params: Parameters, name: str, features: Float[Array, "*b f"]) -> Float[Array, "*b z"]:
+        """The outputs that a policy makes of features."""
+        return self.policy.decode(self._own(params, name), features)
+
     def _run(self, params: Parameters, name: str, h: Array, seen: dict[str, Array], first: Array):
-        own, x = params[self.owner(name)], seen[self.viewer(name)]
         if name in self.method.critics:
-            hs, values = self.critic.run(own, h, x, first)
+            hs, values = self.critic.run(params[name], h, seen[self.viewer(name)], first)
             return hs, values[..., 0]
-        if name == "guider":
-            return self.policy.run(own, h, *self._guiders(x, first))
-        return self.policy.run(own, h, x, first)
+        return self.policy.run(self._own(params, name), h, *self._inputs(name, seen, first))
+
+    def _own(self, params: Parameters, name: str) -> Any:
+        """All parameters of a policy. No gradient passes from who borrows the guider's head to it."""
+        own = params[self.owner(name)]
+        return self.policy.with_head(own, jax.lax.stop_gradient(params["guider"])) if self._borrows(name) else own
+
+    def _borrows(self, name: str) -> bool:
+        return self.one_head and name in ("learner", "proxy")
+
+    def _inputs(self, name: str, seen: dict[str, Array], first: Array) -> tuple[Array, Array, Array | None]:
+        """What the network of a policy is run on: what it sees, `first`, and side inputs."""
+        x = seen[self.viewer(name)]
+        return self._guiders(x, first) if name in _SEE_ALL else (x, first, None)
 
     def _both(self, params: Parameters, memories: dict[str, Array], seen: dict[str, Array], first: Array):
         """Guider and learner, one network, side by side: one program to compile instead of two."""
@@ -146,7 +183,8 @@ class Networks:
     def trained_by(self, terms: tuple[str, ...]) -> tuple[str, ...]:
         """The names of the parameters that the terms of a loss change."""
         trains = {"improve": "guider", "pull_back": "guider", "teach": "learner", "follow": "learner"}
-        trains |= {"imitate": "imitator"} | {critic: critic for critic in self.method.critics}
+        trains |= {"imitate": "imitator", "informed": "guider", "align": "learner", "mirror": "proxy"}
+        trains |= {critic: critic for critic in self.method.critics}
         return tuple(sorted({self.owner(trains[term]) for term in terms}))
 
     def backtracked(self, params: Parameters) -> Parameters:
@@ -155,7 +193,7 @@ class Networks:
 
     def learner(self, params: Parameters, normalizers: dict[str, Normalizer]) -> NetworkPolicy:
         """The learner as a policy of its own."""
-        own = self.policy.without_side(params[self.owner("learner")])
+        own = self.policy.without_side(self._own(params, "learner"))
         return NetworkPolicy(self.policy, self.distribution, own, normalizers["learner"])
 
     def owner(self, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gps.guiders.model_free.methods import Method
-from gps.guiders.model_free.settings import PpoSettings
+from gps.guiders.model_free.settings import PpoSettings, SittSettings
 
 Terms = tuple[str, ...]  # of a loss; see `gps.guiders.model_free.losses.Objective.total`
 
@@ -15,10 +15,11 @@ class Plan:
     """What an update does."""
 
     collects: str  # "guider", "learner" or "halves"
-    losses: tuple[Terms, ...]  # minimised one after the other, each for all epochs
+    losses: tuple[Terms, ...]  # minimised one after the other, each for all its epochs
     critic: str  # whose advantages the policy gradients take; "" where there is none
 
 
+ALIGN: Terms = ("align", "mirror")
 TEACHER_FIRST = Plan("guider", (("improve", "teacher_critic"),), "teacher_critic")
 
 
@@ -28,6 +29,8 @@ def plan_of(method: Method) -> Plan:
     losses = ((*method.terms, *critics),)
     if method.backtracks:  # the learner imitates a guider that has had all its epochs
         losses = (("improve", *critics), ("teach",))
+    if method.aligns:
+        losses = (*losses, ALIGN)
     return Plan(method.collects, losses, "critic" if "critic" in critics else "")
 
 
@@ -56,6 +59,28 @@ def window_length(memory: int, ppo: PpoSettings) -> int:
             f"({parts}): take one of {_divisors(sequences)}"
         )
     return window
+
+
+def paired_count(sitt: SittSettings, ppo: PpoSettings, window: int) -> int:
+    """How many environments the learner sees the steps of: the first ones.
+
+    Errors:
+        ValueError where there is none, or their sequences do not fit the minibatches.
+    """
+    count = round(sitt.paired * ppo.environments)
+    if not count:
+        raise ValueError(
+            f"guider.sitt.paired = {sitt.paired} of {ppo.environments} environments is none: take at least "
+            f"{1 / ppo.environments:.3g}"
+        )
+    sequences = count * ppo.unroll // window
+    if sequences % sitt.minibatches:
+        raise ValueError(
+            f"guider.sitt.minibatches = {sitt.minibatches} does not divide the {sequences} sequences that the learner "
+            f"sees ({count} environments x {ppo.unroll} steps in sequences of {window}): take one of "
+            f"{_divisors(sequences)}"
+        )
+    return count
 
 
 def _divisors(number: int) -> str:

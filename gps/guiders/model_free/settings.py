@@ -27,12 +27,15 @@ class PpoSettings:
     clip: float = 0.2  # of the ratio to the policy that acted
     entropy: float = 0.01  # weight of the entropy bonus
     reward_scale: float = 1.0  # multiplies rewards in training, not in what is reported
+    # Added to the reward of a step that comes to something new in its episode, as the task's metric "novel" says; in
+    # training alone, and until half of the episodes succeed (its metric "success").
+    bonus: float = 0.0
     normalize: bool = True  # observations by their running mean and deviation, for each role
     diverged: float = 0.2  # largest share of an iteration's steps that may diverge; beyond it the run stops
 
     def __post_init__(self):
         check_at_least(self, 1, "environments", "unroll", "updates", "epochs", "minibatches")
-        check_at_least(self, 0, "window", "entropy")
+        check_at_least(self, 0, "window", "entropy", "bonus")
         check_positive(self, "learning_rate", "gradient_norm", "clip", "reward_scale")
         if not self.clip < 1:
             raise ValueError(f"clip must be below 1, as ratios are clipped from 1 - clip, not {self.clip}")
@@ -127,6 +130,31 @@ class AdviceSettings:
         check_at_least(self, 0, "sharpness")
 
 
+@dataclass(frozen=True)
+class SittSettings:
+    """Student-informed teacher training: how the guider is held to what the learner can do, and how that follows it."""
+
+    price: float = 0.5  # lambda: reward that a nat of KL(guider, proxy) costs in a step, before any reward scale
+    pull: float = 0.01  # c: weight, beside PPO's loss, of the same KL; its gradient is for the guider's encoder alone
+    pull_on: str = "outputs"  # "outputs": that KL; "features": their mean absolute difference, as the authors' code
+    against: str = "proxy"  # whom the KL is measured to: "proxy", or the "learner", which then has to see every step
+    paired: float = 0.25  # share of the environments whose steps the learner sees
+    shared_head: bool = True  # guider, learner and proxy act by one head, which is trained as the guider's
+    mirror_outputs: bool = True  # the proxy follows the learner's outputs beside its features, as in the authors' code
+    epochs: int = 8  # of alignment in an update
+    minibatches: int = 4  # gradient steps in one of them
+    learning_rate: float = 1e-3  # of Adam in alignment
+
+    def __post_init__(self):
+        check_at_least(self, 0, "price", "pull")
+        check_one_of(self, "pull_on", ("outputs", "features"))
+        check_one_of(self, "against", ("proxy", "learner"))
+        if not 0 < self.paired <= 1:
+            raise ValueError(f"paired must be a share of the environments, above 0 and at most 1, not {self.paired}")
+        check_at_least(self, 1, "epochs", "minibatches")
+        check_positive(self, "learning_rate")
+
+
 TABLES = {
     "learner": LearnerSettings,
     "ppo": PpoSettings,
@@ -137,6 +165,7 @@ TABLES = {
     "follow": FollowSettings,
     "teacher": TeacherSettings,
     "advice": AdviceSettings,
+    "sitt": SittSettings,
 }
 
 

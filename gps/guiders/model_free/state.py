@@ -24,6 +24,7 @@ class ModelFreeState:
     normalizers: dict[str, Normalizer]  # of what guider and learner see
     running: Running  # with bare random keys
     alpha: Float[Array, ""]  # weight of the pull back of GPO-penalty
+    success: Float[Array, ""]  # running share of episodes that succeed, where the task tells; beyond a half it stays
     updates: Array  # done so far
 
 

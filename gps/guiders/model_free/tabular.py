@@ -25,12 +25,25 @@ known of Bregman divergences in general: a free step, then a projection, is a st
   large steps it imitates a greedy guider: on `tiger_door_alt` the learner's optimum repels it beyond a step of
   log((1 + sqrt 5) / 2) = 0.48.
 
+Student-informed teachers (`informed`). The guider maximises E[sum discount^t (r - lambda KL(mu || pi))] for a learner
+that stays, and is mu ~ pi exp(Q / lambda) with soft values; the learner then imitates it where it acts, which is the
+best that a learner can do for the same objective. So that alternating never lowers it.
+
+On `tiger_door`, of listening cost c, the guider knows the door, and the learner guesses it. Once the learner does what
+it has heard, listening is worth 1 - c to the guider, and each alternation multiplies the learner's odds of listening
+by 2 exp((1 - c) / lambda) / (1 + exp(1 / lambda)). The guider begins to listen at the lambda where that is 1:
+
+    c = lambda log(2 / (1 + exp(-1 / lambda))),  which for small c is  lambda = c / log 2:
+
+it listens where that costs less than lambda times the log 2 nats by which it is ahead of a learner that guesses.
+
 Policies are tables of log probabilities, (O, A) of a learner and (S, O, A) of a guider: exp(-1000) is zero even in
 float64, and mirror descent never comes back from zero.
 
 Source:
     Proposition 1 of Li, Xie and Lu, "Guided Policy Optimization under Partial Observability", arXiv 2505.15418;
-    derived here for memoryless learners and for observations that are drawn at random.
+    derived here for memoryless learners and for observations that are drawn at random. Messikommer, Xing, Aljalbout,
+    Scaramuzza, "Student-informed teacher training", arXiv 2412.09149; what it comes to in tables is derived here.
 """
 
 from __future__ import annotations
@@ -172,6 +185,37 @@ def imitate(pomdp: Pomdp, log_mu: Float[Array, "S O A"], log_pi: Float[Array, "O
     """The maximum-likelihood fit to a guider where that guider itself acts: behaviour cloning."""
     given = state_given_observation(pomdp, evaluate(pomdp, log_mu).visits)
     return project(log_mu, given, log_pi, "forward")
+
+
+def informed_guider(pomdp: Pomdp, log_pi: Float[Array, "O A"], price) -> Float[Array, "S O A"]:
+    """The guider that maximises E[sum discount^t (r - price KL(mu(.|s,o) || pi(.|o)))], by soft value iteration.
+
+    mu(a|s,o) ~ pi(a|o) exp(Q(s,a) / price), where Q = r + discount P V and
+    V(s) = price sum_o p(o|s) log sum_a pi(a|o) exp(Q(s,a) / price).
+
+    Args:
+        price: lambda, in units of reward per nat.
+    """
+
+    def preferences(values):
+        q = pomdp.reward + pomdp.discount * pomdp.transition @ values
+        return log_pi + q[:, None] / price
+
+    def improved(values):
+        return price * (pomdp.emission * logsumexp(preferences(values), axis=-1)).sum(1)
+
+    def moves(pair):
+        last, now = pair
+        return (jnp.abs(now - last) > 1e2 * jnp.finfo(now.dtype).eps * (1 + jnp.abs(now))).any()
+
+    first = jnp.zeros(len(pomdp.start))
+    values = jax.lax.while_loop(moves, lambda pair: (pair[1], improved(pair[1])), (first, improved(first)))[1]
+    return log_softmax(preferences(values))
+
+
+def informed(pomdp: Pomdp, log_pi: Float[Array, "O A"], price) -> Float[Array, "O A"]:
+    """One alternation of student-informed teaching: the guider at this price, then the learner that imitates it."""
+    return imitate(pomdp, informed_guider(pomdp, log_pi, price), log_pi)
 
 
 def random_pomdp(key: PRNGKeyArray, states: int, actions: int, observations: int, discount: float) -> Pomdp:

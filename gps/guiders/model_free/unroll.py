@@ -44,6 +44,7 @@ class Unroll:
     truncated: Bool[Array, "L N"]  # done by the time limit alone
     returned: Float[Array, "L N"]  # return of the episode that ended with this step, NaN where none did
     diverged: Bool[Array, "L N"]
+    told: dict[str, Float[Array, "L N"]]  # metrics "novel" and "success" of the state after it, of tasks that have them
 
     def losses(self, before: Array) -> dict[str, Array]:
         """Metrics: how many steps diverged, and in which environment and at which step of it the first did, or NaN.
@@ -105,6 +106,7 @@ def collect(
         reward = jnp.where(sound, after.reward, 0.0)
         returns = carry.returns + reward
         final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), after.obs)
+        told = {name: after.metrics[name] for name in ("novel", "success") if name in after.metrics}
 
         unroll = Unroll(
             obs=obs,
@@ -118,6 +120,7 @@ def collect(
             truncated=done & sound & (after.info["truncation"] > 0),
             returned=jnp.where(done, returns, jnp.nan),
             diverged=~sound,
+            told={name: jnp.where(sound, value, 0.0) for name, value in told.items()},
         )
         states = jax.lax.cond(done.any(), lambda: select(done, reset(keys), after), lambda: after)
         return Running(states, done, jnp.where(done, 0.0, returns), memories), unroll

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.carts import Cart
-from support.toys import Clock
+from support.toys import Clock, Found
 
-from gps.runs.evaluate import Evaluation, evaluate, evaluate_episodes, returns
+from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes, returns
 from gps.tasks.doors.tiger import LISTEN, TigerDoor, TigerDoorSettings
 from gps.tasks.task import Score
 from policies.distributions import Categorical
@@ -36,12 +36,22 @@ class Still:
 def test_an_episode_that_diverges_has_no_return(how):
     """Whether its reward or its observation is NaN, or it ends with a reward of zero and says what happened."""
     task, keys = Clock(ends=(0, 1, 2), how=how), jax.random.split(jax.random.key(2), 64)
-    found, steps = jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)
+    found, steps, solved = jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)
     start = jax.vmap(lambda key: task.reset(jax.random.split(key)[0]))(keys).data
     length, end = np.asarray(start["length"]), np.asarray(start["end"])
     assert set(end) == {0, 1, 2}
     np.testing.assert_allclose(found, np.where(end == 2, np.nan, length * (length + 1) / 2))  # 1 + 2 + .. + length
     np.testing.assert_array_equal(np.asarray(steps)[end != 2], length[end != 2])
+    assert solved is None  # it does not say
+
+
+def test_successes_are_counted_where_the_task_tells_them():
+    task, keys = Found(), jax.random.split(jax.random.key(2), 64)
+    solved = np.asarray(jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)[2])
+    ended = np.asarray(jax.vmap(lambda key: task.reset(jax.random.split(key)[0]))(keys).data["end"])
+    np.testing.assert_array_equal(solved, ended == 0)
+    numbers = Episodes(np.zeros(64), np.zeros(64), np.ones(64), solved).scores(task)
+    assert (numbers["test_solved"], numbers["test_episodes"]) == (int((ended == 0).sum()), 64)
 
 
 def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end():

@@ -75,6 +75,7 @@ def clock(monkeypatch):
     ("guider", "task", "changes"),
     [
         ("gpo-clip", "tiger-door", ()),
+        ("sitt", "tiger-door", ("guider.learner.network.memory=3", "guider.sitt.minibatches=1")),
         (
             "dagger",
             "clock",

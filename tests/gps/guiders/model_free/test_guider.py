@@ -23,7 +23,7 @@ from gps.guiders.model_free.settings import PenaltySettings
 
 
 @pytest.mark.parametrize("window", [0, 2])
-@pytest.mark.parametrize("name", ["gpo-clip", "ppo-asym"])
+@pytest.mark.parametrize("name", ["gpo-clip", "ppo-asym", "sitt"])
 def test_sequences_start_from_the_memories_that_acting_left(name, window):
     """In the third update, in the middle of episodes: the network of the sequences gives what acting gave."""
     guider = guider_of(name, memory=3, window=window)
@@ -303,4 +303,4 @@ def test_an_iteration_is_its_updates_one_after_the_other():
 def test_the_methods_are_named_without_importing_jax():
     code = "import sys; from gps.guiders.model_free.methods import METHODS; print(len(METHODS), 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["14", "False"]
+    assert done.stdout.split() == ["15", "False"]

@@ -39,7 +39,7 @@ def test_a_teacher_is_trained_first_and_alone_and_then_stays_to_the_last_bit(nam
         assert np.isnan(rows[before]["guider_entropy"])
 
 
-@pytest.mark.parametrize(("name", "owner"), [("ppo-bc", "policy"), ("dagger", "guider")])
+@pytest.mark.parametrize(("name", "owner"), [("ppo-bc", "policy"), ("dagger", "guider"), ("sitt", "guider")])
 def test_an_adopted_teacher_is_the_guider_from_the_first_update_on(name, owner):
     """The teacher of ppo-bc is half of a shared network. Nothing else of the state that adopts it changes."""
     other = guider_of(name)
