@@ -33,7 +33,7 @@ def images_per_second(function: Callable[..., Any], *arguments: Any, repeats: in
 
 
 def camera(task: str, size: int, channels: str) -> tuple[float, float]:
-    """Of a task whose learner sees, in states around its start."""
+    """Of a task whose learner sees, with angles and velocities around zero."""
     shape = {"height": size, "width": size, "channels": channels}
     seeing: Any = Experiment.resolve({"run": {"task": task}, "task": {"camera": shape}}).build_task()
     contexts = seeing.train_contexts[jnp.arange(BATCH) % len(seeing.train_contexts)]

@@ -29,6 +29,7 @@ Vector = tuple[Any, Any, Any]  # in the frame of a geom; the directions of rays 
 Hit = tuple[Array, Array]  # distance along each ray, infinite where there is none, and cosine between ray and surface
 Shape = tuple[Any, Any, Any, Any]  # sizes, place, rotation and colour of a geom
 BACKGROUND = (0.0, 0.0, 0.0)
+_DEFAULT = (0.5, 0.5, 0.5, 1.0)  # rgba of a geom that says none
 _AMBIENT = 0.3  # share of a colour that is there at any angle
 _SMALL = 1e-12
 
@@ -64,6 +65,8 @@ class Camera:
             raise ValueError(f"the model has no camera {self.name!r} ({known})")
         if model.camera(self.name).mode[0] != mujoco.mjtCamLight.mjCAMLIGHT_FIXED:
             raise ValueError(f"camera {self.name!r} follows something: its mode must be 'fixed'")
+        if model.cam_projection[model.camera(self.name).id] != mujoco.mjtProjection.mjPROJ_PERSPECTIVE:
+            raise ValueError(f"camera {self.name!r} is orthographic: only perspective is cast here")
         if self.height < 1 or self.width < 1:
             raise ValueError(f"an image must have at least one pixel, not {self.height} x {self.width}")
         if not 0.0 < self.far < np.inf:
@@ -164,8 +167,9 @@ class Camera:
         return [i for i in range(model.ngeom) if model.geom_group[i] <= 2 and self._rgba(i)[3] > 0]
 
     def _rgba(self, i: int) -> np.ndarray:
-        material = self.model.geom_matid[i]
-        return self.model.geom_rgba[i] if material < 0 else self.model.mat_rgba[material]
+        """Its own; that of its material, if it has one, where its own is the default, as in MuJoCo's viewer."""
+        own, material = self.model.geom_rgba[i], self.model.geom_matid[i]
+        return self.model.mat_rgba[material] if material >= 0 and np.allclose(own, _DEFAULT) else own
 
 
 def _local(pose, place, rays: Vector) -> tuple[Vector, Vector]:

@@ -11,7 +11,7 @@ from gps.cli.reading import add_run, read_run
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
-    parser = commands.add_parser("export", help="write the learner of a run as files that need jax alone")
+    parser = commands.add_parser("export", help="write the learner of a run as files that need jax and flatbuffers")
     add_run(parser)
     parser.add_argument("--best", action="store_true", help="the best learner by training conditions, not the last")
     parser.add_argument("--out", help="the folder to write (default: RUN-learner)")

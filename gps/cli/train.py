@@ -33,7 +33,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Train; impossible combinations of settings are found before the run's folder is made."""
     from gps.experiments.experiment import Experiment
-    from gps.experiments.lookup import code
 
     asked = settings_of(options, "task", "guider", "engine", "seed", "iterations")
     experiment = Experiment.resolve(asked)
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.train import train
 
     # code that this command line names, in whichever way, has been imported by now
-    trusted = EVERYTHING if options.trust else (named.task, named.guider, *code(asked).values())
+    trusted = EVERYTHING if options.trust else experiment.code
 
     def go_on() -> RunFolder:
         return resumed(path, RunFolder.open(path, trusted).experiment.changed(asked))

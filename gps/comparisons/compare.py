@@ -60,7 +60,7 @@ class Run:
 
     def folder(self) -> RunFolder:
         """Its folder, which is there."""
-        return RunFolder.open(self.path, self.about)
+        return RunFolder.open(self.path, self.experiment.code)
 
     def begun(self) -> bool:
         """Whether it has a checkpoint."""

@@ -103,6 +103,11 @@ class Experiment:
         return {name: to_dict(getattr(self, name)) for name in ("run", "task", "guider")}
 
     @property
+    def code(self) -> tuple[str, ...]:
+        """What of its settings names code of somebody's own; whoever made this experiment trusts it."""
+        return tuple(lookup.code(self.to_dict()).values())
+
+    @property
     def simulated(self) -> bool:
         """Whether there is a MuJoCo engine to choose."""
         return lookup.find("task", self.run.task).engines

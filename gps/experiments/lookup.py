@@ -13,7 +13,7 @@ from gps.settings import SettingsError, flat
 from gps.tasks import presets
 from gps.tasks.catalogue import TASKS
 
-CODE = ("run.task", "run.guider", "guider.learner.network.vision.encoder")  # settings that may name some
+CODE, ENCODER = ("run.task", "run.guider"), ".vision.encoder"  # settings that may name some; of any network
 
 
 def find(kind: str, name: str) -> Entry:
@@ -43,7 +43,7 @@ def find(kind: str, name: str) -> Entry:
 
 def code(settings: Mapping[str, Any]) -> dict[str, str]:
     """The settings that name code of somebody's own, "module:NAME", which is imported where a run is built."""
-    named = {name: value for name, value in flat(settings).items() if name in CODE}
+    named = {name: value for name, value in flat(settings).items() if name in CODE or name.endswith(ENCODER)}
     return {name: value for name, value in named.items() if isinstance(value, str) and ":" in value}
 
 

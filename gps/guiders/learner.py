@@ -33,8 +33,13 @@ class VisionSettings:
     features: int = 64  # of "strided"
 
     def __post_init__(self):
-        if ":" not in self.encoder:
+        module, colon, function = self.encoder.partition(":")
+        if not colon:
             check_one_of(self, "encoder", ENCODERS)
+        elif not (function and all(part.isidentifier() for part in module.split("."))):
+            raise ValueError(
+                f"encoder must be one of {', '.join(ENCODERS)}, or 'module:function', not {self.encoder!r}"
+            )
         check_at_least(self, 1, "features")
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels must name at least one positive number, not {self.channels}")

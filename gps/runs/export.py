@@ -1,4 +1,4 @@
-"""A run's learner for other programs: a function of numpy's arrays, and files that need jax alone.
+"""A run's learner for other programs: a function of numpy's arrays, and files that need jax and flatbuffers.
 
 The files are a folder of three: the compiled function as StableHLO (`jax.export`), what it takes and gives, and a
 loader of a few lines, which imports neither this framework nor flax.
@@ -117,8 +117,14 @@ def write(learner: Learner, path: str | os.PathLike[str], about: dict[str, Any])
     check_free(path)
     memory = jax.eval_shape(learner.policy.start_memory)
     observation = jax.ShapeDtypeStruct((learner.task.observation_size,), np.float32)
-    function = jax.export.export(jax.jit(learner.act), platforms=PLATFORMS)(memory, observation)
     actions = learner.task.actions
+
+    def act(memory, o):
+        memory, action = learner.act(memory, o)
+        return memory.astype(np.float32), action if actions.discrete else action.astype(np.float32)
+
+    remembered = jax.ShapeDtypeStruct(memory.shape, np.float32)  # in whatever precision the learner was trained
+    function = jax.export.export(jax.jit(act), platforms=PLATFORMS)(remembered, observation)
     numbers = {"observation": observation.shape[0], "memory": memory.shape[0], "action": actions.size}
     text = json.dumps({**about, **numbers, "discrete": actions.discrete}, indent=2)
     with told(path, "made"):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def resumable(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
     Errors:
         SettingsError for fewer iterations, and for any other setting that differs from the run's own, naming both.
     """
-    folder = RunFolder.open(path, (asked.run.task, asked.run.guider))
+    folder = RunFolder.open(path, asked.code)
     own = folder.experiment
     for name, (has, wanted) in own.differences(asked).items():
         if name != "run.iterations":
@@ -118,7 +119,7 @@ class Loaded:
         """What the learner acts in."""
         return self.guider.task
 
-    @property
+    @cached_property
     def learner(self) -> Learner:
         """The learner as a function of numpy's arrays."""
         return Learner(self.guider.policy(self.state), self.task)

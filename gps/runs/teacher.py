@@ -27,7 +27,7 @@ def with_teacher(state: Any, experiment: Experiment, guider: Any) -> Any:
         return state
     other: Any
     try:
-        run = load(RunFolder.open(path, (experiment.run.task, experiment.run.guider)))
+        run = load(RunFolder.open(path, experiment.code))
         other = run.guider
         if not hasattr(other, "teacher"):
             raise ValueError(f"{other.name} keeps no privileged policy")

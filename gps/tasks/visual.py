@@ -39,18 +39,19 @@ class CameraSettings:
 class Visual:
     """A `ControlTask` that is another one, but for what its learner sees: [joint angles, velocities, image].
 
-    Guiders see what they see in the other task, which stays within reach as `task`. All else is the other task's too:
-    what this class does not have is looked up there.
+    Controllers act on the other task's state, and a model-free guider sees what it sees there beside the image. The
+    other task stays within reach as `task`; all else is its own: what this class does not have is looked up there.
 
     Args:
-        task: what to see; its learner does not see frames of the past.
+        task: what to see, without noise in what its own learner sees and without frames of the past.
         camera: the name of a camera in its model.
         joints: names of the joints that the learner may read.
         found: where in the world the thing is that the image is about, in m, given a context.
         mark: a sphere that is drawn there, where the model has nothing.
 
     Errors:
-        ValueError for a camera that is not there, as `dynamics.camera.Camera` has it, and KeyError for a joint.
+        ValueError for a task with noise or frames, and for a camera that is not there, as `dynamics.camera.Camera` has
+        it; KeyError for a joint.
     """
 
     history = 1
@@ -66,6 +67,11 @@ class Visual:
         name: str,
         mark: Mark | None = None,
     ):
+        if task.history > 1 or task.noise_size:
+            raise ValueError(
+                f"{name}: its learner sees one image and no noise: {task.name} must not stack {task.history} frames "
+                f"with {task.noise_size} noise inputs"
+            )
         self.task, self.settings, self.found, self.name = task, settings, found, name
         self.camera = Camera(
             task.simulator.model, camera, settings.height, settings.width, settings.far, (mark,) if mark else ()

@@ -18,6 +18,7 @@ SCENE = """
   <worldbody>
     <camera name="fixed" pos="0.1 -1.6 0.9" xyaxes="1 0.1 0 0 0.4 1" fovy="70"/>
     <camera name="inside" pos="0.3 0.1 0.3" xyaxes="1 0 0 0 0.2 1" fovy="100"/>
+    <camera name="flat" projection="orthographic" pos="0 -1 1"/>
     <camera name="tracking" mode="track" pos="0 -1 1"/>
     <geom name="floor" type="plane" size="0 0 1" rgba="0.2 0.3 0.4 1"/>
     <geom type="plane" size="0.3 0.2 1" pos="-0.5 0.4 0.3" euler="40 0 0" rgba="0.9 0.1 0.1 1"/>
@@ -111,6 +112,14 @@ def test_a_surface_is_darker_where_it_is_turned_away():
     assert rgb[4, 4] == pytest.approx(0.5)
 
 
+def test_a_material_colours_what_has_no_colour_of_its_own():
+    scene = """<mujoco><asset><material name="m" rgba="0.8 0.2 0.1 1"/></asset>
+      <worldbody><camera name="c" pos="0 0 1"/><geom type="box" size="1 1 0.1" material="m" {}/></worldbody></mujoco>"""
+    for own, color in (("", [0.8, 0.2, 0.1]), ('rgba="0.1 0.3 0.9 1"', [0.1, 0.3, 0.9])):
+        camera = Camera(mujoco.MjModel.from_xml_string(scene.format(own)), "c", 3, 3)
+        np.testing.assert_allclose(camera.rgb(jnp.zeros(0))[1, 1], color, rtol=1e-6)
+
+
 def test_a_mark_is_a_sphere_where_the_caller_says(model):
     places = jnp.asarray([[0.1, -0.9, 0.6], [-0.3, 0.5, 0.4]])
     marks = (Mark(0.07, (1.0, 0.0, 0.0)), Mark(0.2, (0.0, 1.0, 0.0)))
@@ -142,8 +151,9 @@ def test_images_of_a_batch_have_finite_derivatives_also_from_inside_and_along_fa
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ("", {"name": "front"}, r"no camera 'front' \(it has fixed, inside, tracking, hand\)"),
+        ("", {"name": "front"}, r"no camera 'front' \(it has fixed, inside, flat, tracking, hand\)"),
         ("", {"name": "tracking"}, "its mode must be 'fixed'"),
+        ("", {"name": "flat"}, "camera 'flat' is orthographic"),
         ("", {"height": 0}, "at least one pixel, not 0 x 16"),
         ("", {"far": float("nan")}, "far must be a positive distance"),
         ("ellipsoid", {}, "geom egg is of kind ellipsoid"),

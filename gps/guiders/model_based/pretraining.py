@@ -1,6 +1,6 @@
 """A learner's eyes are trained before it imitates anything: to tell where the thing is that the task is about.
 
-    minimise  E |W f(image) + b - place|^2  over the encoder f, W and b
+    minimise  E |W f(image) + b - place|^2  over the encoder f, W and b, with places standardised
 
 Images are of states that the first samples came through, each with a context drawn from the box of those that are
 trained on, so that the thing is seen in places where no episode has it. Afterwards W and b are dropped, and the
@@ -21,26 +21,29 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gps.guiders.model_based.samples import Samples
-from gps.guiders.model_based.settings import PretrainingSettings
+from gps.guiders.model_based.settings import PretrainingSettings, TaughtLearnerSettings
+from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask
 from policies.network import NetworkPolicy
 
 _BATCH = 64
 
 
-def require_sight(task: ControlTask, settings: PretrainingSettings) -> None:
-    """Raise ValueError where eyes are to be trained that there are not."""
-    if settings.updates and not hasattr(task, "sight"):
-        raise ValueError(
-            f"guider.learner.pretraining.updates = {settings.updates}: {task.name} shows nothing that is to be found "
-            "in an image; set it to 0"
-        )
+def require_sight(task: ControlTask, settings: TaughtLearnerSettings) -> None:
+    """Raise ValueError where eyes are to be trained that there are not, or that nothing trains."""
+    why_not = ""
+    if not hasattr(task, "sight"):
+        why_not = f"{task.name} shows nothing that is to be found in an image"
+    elif ":" in settings.network.vision.encoder:
+        why_not = f"nothing trains the encoder {settings.network.vision.encoder!r}"
+    if settings.pretraining.updates and why_not:
+        raise ValueError(f"guider.learner.pretraining.updates = {settings.pretraining.updates}: {why_not}; set it to 0")
 
 
 def pretrained(
     policy: NetworkPolicy, task: Any, samples: Samples, settings: PretrainingSettings, key: PRNGKeyArray
 ) -> NetworkPolicy:
-    """The policy with eyes that know the place.
+    """The policy with eyes that know the place; where training them fails they stay what they were.
 
     Args:
         task: has `sight(x, context)`, the place (3) in m.
@@ -74,7 +77,8 @@ def pretrained(
         params: Any = optax.apply_updates(params, change)
         return (params, state), None
 
-    params: Any = (layers["eyes"], weights, places.mean(0))
+    params: Any = (layers["eyes"], weights, jnp.zeros(3))
     batches = jax.random.randint(order, (settings.updates, _BATCH), 0, settings.images)
     ((own, *_), _), _ = jax.lax.scan(update, (params, adam.init(params)), batches)
+    own = select(all_finite(own, batched=False), own, layers["eyes"])
     return dataclasses.replace(policy, params={"params": {**layers, "eyes": own}})

@@ -54,7 +54,7 @@ class Teaching:
     settings: TaughtLearnerSettings
 
     def __post_init__(self):
-        require_sight(self.task, self.settings.pretraining)
+        require_sight(self.task, self.settings)
         why_not, needs = self._not_a_function(), "needs a learner that is a function of the state alone"
         if self.settings.linearization == "differentiation" and why_not:
             raise ValueError(

@@ -1,6 +1,6 @@
 """`reacher-vision`, `arm-reach-vision` and `peg-vision`: tasks whose learner sees target or hole in an image alone.
 
-States, actions, contexts, costs, scores and what guiders see are those of `reacher`, `arm-reach` and `peg`. The learner
+States, actions, contexts, costs and scores are those of `reacher`, `arm-reach` and `peg`. The learner
 sees the angles (rad) and velocities (rad/s) of the arm's joints, unless `camera.joints` is false, and an image of 48 x
 48 pixels. In the first two tasks a red ball shows the target; the peg's block is there anyway.
 """
@@ -45,6 +45,7 @@ class PegVisionSettings:
 
 def reacher(settings: ReacherVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
+    _seen_otherwise("hide_velocity", settings.task.hide_velocity, False)
     task = Reacher(settings.task, engine, name)
     return Visual(task, "above", settings.camera, ("shoulder", "elbow"), task.target, name, Mark(0.018, RED))
 
@@ -57,5 +58,16 @@ def arm_reach(settings: ArmReachVisionSettings, engine: str, name: str) -> Visua
 
 def peg(settings: PegVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
+    _seen_otherwise("see_hole", settings.task.see_hole, True)
+    _seen_otherwise("see_velocity", settings.task.see_velocity, True)
     task = Peg(settings.task, engine, name)
     return Visual(task, "hand", settings.camera, ARM, lambda context: task.mocap(context)[0], name)
+
+
+def _seen_otherwise(name: str, value: bool, default: bool) -> None:
+    """Raise ValueError for a setting of what a learner without a camera sees."""
+    if value != default:
+        raise ValueError(
+            f"task.task.{name} = {str(value).lower()} is about a learner without a camera: leave it out, and say by "
+            "task.camera.joints whether the learner reads its joints"
+        )

@@ -12,7 +12,7 @@ import pytest
 from gps.runs.best import Saved
 from gps.runs.folder import RunFolder, UntrustedError
 from gps.runs.integrity import meta_of
-from gps.runs.resume import load
+from gps.runs.resume import load, resumable
 
 EVALUATIONS = [
     (["--seed", "99999999999999999999"], "seed must be from 0 to 4294967295, not 99999999999999999999"),
@@ -92,4 +92,6 @@ def test_an_encoder_is_code_too():
     folder = RunFolder("run", {"run": {"task": "reacher-vision", "guider": "badmm"}, "guider": table})
     with pytest.raises(UntrustedError, match=r"guider\.learner\.network\.vision\.encoder = 'owned:see' is code"):
         _ = folder.experiment
-    assert RunFolder("run", folder.settings, ("owned:see",)).experiment.guider.learner.network.vision.encoder
+    experiment = RunFolder("run", folder.settings, ("owned:see",)).experiment
+    RunFolder.create("made", experiment)
+    assert resumable("made", experiment).experiment == experiment  # who asks for it has named it

@@ -65,6 +65,7 @@ def test_a_loaded_run_has_its_task_its_learner_and_its_controllers(finished):
     assert (run.step, str(run)) == (2, "the learner after iteration 2 of 3")
     assert run.controllers.K.shape == (2, 8, 2, 4)
     observation = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
+    assert run.learner is run.learner  # what is compiled for it is kept
     action, memory = run.learner(observation)
     np.testing.assert_allclose(action, np.clip(run.learner.policy.mean(observation), -1, 1), rtol=1e-6)
     assert memory.shape == (0,)
@@ -94,6 +95,9 @@ def test_a_learner_that_remembers_and_chooses_does_so_wherever_it_is(tmp_path):
             choices.append(int(action))
         wanted.append(choices)
     assert [list(map(int, line.split())) for line in elsewhere.splitlines()] == wanted
+    with jax.enable_x64(True):
+        export.write(learner, tmp_path / "double", {})
+    assert export.microseconds(tmp_path / "double", 10) > 0  # it takes what a process of single precision has
     assert len({choice for choices in wanted for choice in choices}) > 1
 
 

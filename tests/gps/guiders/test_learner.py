@@ -84,6 +84,7 @@ def test_an_encoder_of_ones_own_is_called_by_name_and_not_trained():
         ({"encoder": f"{__name__}:nothing"}, "vision.encoder = .*:nothing': .*it must be 'module:function'"),
         ({"encoder": "no_such_module:f"}, "vision.encoder = 'no_such_module:f': No module named"),
         ({"encoder": f"{__name__}:flat"}, r"must make numbers \(3, n\) of images \(3, 12, 16, 3\)"),
+        ({"encoder": ":f"}, "encoder must be one of points, strided, or 'module:function', not ':f'"),
         ({"encoder": "json:loads"}, "vision.encoder = 'json:loads' fails with images"),
         ({"channels": ()}, "channels must name at least one positive number"),
         ({"features": 0}, "features must be at least 1"),

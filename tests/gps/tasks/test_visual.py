@@ -62,7 +62,7 @@ def test_channels_are_colours_depth_in_shares_of_its_end_or_both():
     mocap = shows["depth"].mocap(context), shows["depth"].mocap_turns(context)
     depth = shows["depth"].camera.depth(shows["depth"].qpos(x), mocap)
     np.testing.assert_allclose(images["depth"][..., 0], depth / 2.0, rtol=1e-6)
-    assert 0.2 < images["depth"].min() < images["depth"].max() == 1.0
+    assert 0.0 < images["depth"].min() < images["depth"].max() == 1.0
 
 
 def test_without_joints_there_is_nothing_but_the_image():
@@ -92,3 +92,18 @@ def test_sight_is_where_the_mark_is_in_the_image(name):
     half = np.tan(np.deg2rad(seeing.camera.model.camera(seeing.camera.name).fovy[0]) / 2)
     middle = half * np.array([(2 * columns.mean() + 1) / 64 - 1, 1 - (2 * rows.mean() + 1) / 64])
     np.testing.assert_allclose(middle, sight[:2] / -sight[2], atol=half / 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("reacher-vision", {"history": 3}, "reacher-vision must not stack 3 frames with 0 noise inputs"),
+        ("reacher-vision", {"angle_noise": 0.1}, "must not stack 1 frames with 2 noise inputs"),
+        ("reacher-vision", {"hide_velocity": True}, "task.task.hide_velocity = true is about a learner without"),
+        ("peg-vision", {"see_hole": False}, "task.task.see_hole = false is about a learner without a camera"),
+        ("peg-vision", {"see_velocity": False}, "task.task.see_velocity = false is about"),
+    ],
+)
+def test_what_a_learner_without_a_camera_sees_can_not_be_set(name, change, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment.resolve({"run": {"task": name}, "task": {"task": change}}).build_task()

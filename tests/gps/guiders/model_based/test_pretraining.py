@@ -11,8 +11,8 @@ from gps.experiments.experiment import Experiment
 from gps.guiders.model_based.pretraining import pretrained
 
 
-def guider(task: str = "reacher-vision", **pretraining):
-    network = {"hidden": [8], "vision": {"channels": [6, 6]}}
+def guider(task: str = "reacher-vision", encoder: str = "points", **pretraining):
+    network = {"hidden": [8], "vision": {"channels": [6, 6], "encoder": encoder}}
     settings = {"learner": {"network": network, "pretraining": pretraining}, "sampling": {"samples": 2}}
     seen = {"camera": {"height": 16, "width": 16}} if task == "reacher-vision" else {}
     return Experiment.resolve({"run": {"task": task, "engine": "mujoco"}, "task": seen, "guider": settings}).build()
@@ -56,3 +56,5 @@ def test_eyes_learn_places_and_the_rest_of_the_learner_stays():
 def test_eyes_that_are_not_there_can_not_be_trained():
     with pytest.raises(ValueError, match=r"guider.learner.pretraining.updates = 5: reacher shows nothing that is"):
         guider("reacher", updates=5)
+    with pytest.raises(ValueError, match=r"updates = 5: nothing trains the encoder 'some:function'; set it to 0"):
+        guider(encoder="some:function", updates=5)
