@@ -31,8 +31,14 @@ def _mujoco(
 
 def _vision(task: str, settings: str, about: str, model_based: presets.Tables) -> Entry:
     where = "gps.tasks.mujoco.vision"
-    seen = presets.seeing(model_based), presets.seeing(presets.REACHING)
-    return Entry(f"{where}:{settings}", f"{where}:{task}", about, engines=True, model_based=seen[0], model_free=seen[1])
+    return Entry(
+        f"{where}:{settings}",
+        f"{where}:{task}",
+        about,
+        engines=True,
+        model_free=presets.REACHING,
+        model_based=presets.seeing(model_based),
+    )
 
 
 def _doors(task: str, about: str) -> Entry:
