@@ -1,6 +1,6 @@
 """Images per second of CPU time: of the camera in JAX, and of an encoder that learns from them.
 
-python benchmarks/camera.py --tasks reacher-vision peg-vision --sizes 32 48 64
+Run: python benchmarks/camera.py [--tasks reacher-vision peg-vision] [--sizes 32 48 64]
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -106,8 +107,12 @@ class Camera:
         self, place: Float[Array, "3"], qpos: Float[Array, " nq"], mocap: tuple[Array, Array] | None = None
     ) -> Float[Array, "3"]:
         """A place of the world in the camera's frame, in m: to the right, up, and how far behind the camera."""
-        at, turn = self._pose(Kinematics(self.model).bodies(qpos, mocap))
+        at, turn = self._pose(self._kinematics.bodies(qpos, mocap))
         return jnp.matmul(turn.T, place - at, precision="highest")
+
+    @cached_property
+    def _kinematics(self) -> Kinematics:
+        return Kinematics(self.model)
 
     def _pose(self, body) -> tuple[Array | np.ndarray, Array | np.ndarray]:
         camera = self.model.camera(self.name)
@@ -115,7 +120,7 @@ class Camera:
 
     def _cast(self, qpos, mocap, marks) -> tuple[Array, Array]:
         """Colours and depths."""
-        body = Kinematics(self.model).bodies(qpos, mocap)
+        body = self._kinematics.bodies(qpos, mocap)
         place, turn = self._pose(body)
         x, y, z = self._rays()
         rays = tuple(turn[i, 0] * x + turn[i, 1] * y + turn[i, 2] * z for i in range(3))

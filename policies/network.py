@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from policies.distributions import Continuous, Distribution
 from policies.layers import GRU, Head, multiply
 from policies.normalize import Normalizer
-from policies.vision import Eyes, size
+from policies.vision import Eyes
 
 ACTIVATIONS = {"tanh": nn.tanh, "silu": nn.silu, "relu": nn.relu}
 HEAD = ("head", "free")  # names of the head's parameters
@@ -111,7 +111,7 @@ class Network(nn.Module):
 
     def start_normalizer(self, inputs: int) -> Normalizer:
         """Before anything was seen, of inputs that end with an image where the network has eyes."""
-        return Normalizer.start(inputs - (size(self.eyes.shape) if self.eyes else 0))
+        return Normalizer.start(inputs - (self.eyes.pixels if self.eyes else 0))
 
     @staticmethod
     def without_side(params: Any) -> Any:

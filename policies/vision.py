@@ -12,6 +12,7 @@ from 0 to 1. The image goes through an encoder and the features take its place: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -97,13 +98,13 @@ class Eyes(nn.Module):
     shape: Shape
     encoder: nn.Module
 
+    @property
+    def pixels(self) -> int:
+        """How many numbers of an observation are the image."""
+        return math.prod(self.shape)
+
     def __call__(self, x: Float[Array, "B n"]) -> Float[Array, "B m"]:
         """[other inputs, features]."""
-        rest = x.shape[-1] - size(self.shape)
+        rest = x.shape[-1] - self.pixels
         images = x[:, rest:].reshape(-1, *self.shape)
         return jnp.concatenate([x[:, :rest], self.encoder(images)], axis=-1)
-
-
-def size(shape: Shape | None) -> int:
-    """How many numbers of an observation are an image."""
-    return shape[0] * shape[1] * shape[2] if shape else 0

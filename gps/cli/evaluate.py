@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from gps.cli.reading import add_run, read_run
+from gps.cli.reading import add_best, add_run, read_run
 from gps.settings import SettingsError, from_dict
 
 
@@ -14,7 +14,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("evaluate", help="let the learner of a run act in training and test conditions")
     add_run(parser)
-    parser.add_argument("--best", action="store_true", help="the best learner by training conditions, not the last")
+    add_best(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.0, help="1 samples the policy, 0 takes its mean (default)")
     return parser
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from gps.tasks.control_task import is_control
 
     _, loaded = read_run(options)
-    which, learner = loaded.best_learner() if options.best else (str(loaded), loaded.learner)
+    which, learner = loaded.chosen(options.best)
     task, policy = learner.task, learner.policy
     print(which)
     for line in (_conditions if is_control(task) else _episodes)(

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gps.cli.reading import add_run, read_run
+from gps.cli.reading import add_best, add_run, read_run
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("export", help="write the learner of a run as files that need jax and flatbuffers")
     add_run(parser)
-    parser.add_argument("--best", action="store_true", help="the best learner by training conditions, not the last")
+    add_best(parser)
     parser.add_argument("--out", help="the folder to write (default: RUN-learner)")
     return parser
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     path = Path(options.out or f"{Path(options.run).name}-learner")
     export.check_free(path)
     _, loaded = read_run(options)
-    which, learner = loaded.best_learner() if options.best else (str(loaded), loaded.learner)
+    which, learner = loaded.chosen(options.best)
     named = loaded.experiment.run
     export.write(learner, path, {"task": named.task, "guider": named.guider, "learner": which})
     print(f"{which}\n{path}: {export.LOADER} loads it; an action takes {export.microseconds(path):.0f} us here")

@@ -20,6 +20,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help=TRUST)
 
 
+def add_best(parser: argparse.ArgumentParser) -> None:
+    """Which of the two learners that a run keeps."""
+    parser.add_argument("--best", action="store_true", help="the best learner by training conditions, not the last")
+
+
 def read_run(options: argparse.Namespace) -> tuple[RunFolder, Loaded]:
     """The run of a command line, and what it was after that many iterations; notes go to standard error."""
     from gps.runs.finish import to_stderr

@@ -129,12 +129,14 @@ class Loaded:
         """The controllers of the training conditions (`controllers.types.LinearGaussian`, leading M); None without."""
         return getattr(self.state, "controllers", None)
 
-    def best_learner(self) -> tuple[str, Learner]:
-        """Which learner was the best by its training conditions, and that learner.
+    def chosen(self, best: bool) -> tuple[str, Learner]:
+        """The last learner, or the best by its training conditions, and which it is in words.
 
         Errors:
-            RunError where none was evaluated yet.
+            RunError where the best is asked for and none was evaluated yet.
         """
+        if not best:
+            return str(self), self.learner
         if self.best_iteration is None:
             raise RunError(f"{self.path}: no learner was evaluated yet, so that none is the best: leave --best out")
         return f"the best learner, of iteration {self.best_iteration + 1}", Learner(self.best, self.task)

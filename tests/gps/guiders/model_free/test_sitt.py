@@ -71,8 +71,8 @@ def gradients(guider, state, batch, terms):
 def test_each_term_trains_its_own_network(trained, terms, names):
     guider, state, batch = trained
     gradient, _ = gradients(guider, state, batch, terms)
-    trained = [name for name, tree in gradient.items() if any(np.any(leaf) for leaf in jax.tree.leaves(tree))]
-    assert tuple(sorted(trained)) == guider.networks.trained_by(terms) == names
+    moved = [name for name, tree in gradient.items() if any(np.any(leaf) for leaf in jax.tree.leaves(tree))]
+    assert tuple(sorted(moved)) == guider.networks.trained_by(terms) == names
     assert not set(state.params["learner"]["params"]) & set(HEAD)  # the head is the guider's
 
 
