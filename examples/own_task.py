@@ -74,6 +74,7 @@ if __name__ == "__main__":
     for guider, settings in RUNS.items():
         settings["run"] |= {"task": "own_task:CRANE", "guider": guider}
         summary = train.train(RunFolder.create(f"runs/own-task-{guider}", Experiment.resolve(settings)))
-        print(f"{guider}: {summary['test_score']:.1f} cm from the test targets")
-        if summary["test_solved"] < 6:
-            raise SystemExit(f"{guider} solved {summary['test_solved']} of {summary['test_episodes']} test targets")
+        best = summary.get("best", summary)  # of the learners that were evaluated, by the training targets
+        print(f"{guider}: {best['test_score']:.1f} cm from the test targets")
+        if best["test_solved"] < 6:
+            raise SystemExit(f"{guider} solved {best['test_solved']} of {best['test_episodes']} test targets")
