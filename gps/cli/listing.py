@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gps.cli.explained import lines
 from gps.errors import printable
 from gps.experiments.lookup import GUIDERS, TASKS, unknown
-from gps.settings import flat, to_dict
+from gps.settings import flat
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("list", help="the tasks, the guiders and the runs that there are")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a task or a guider: these alone, and no runs")
-    parser.add_argument("--settings", action="store_true", help="with all their settings and defaults")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a task or a guider, or a pattern such as 'reacher*': these alone, and no runs",
+    )
+    parser.add_argument("--settings", action="store_true", help="with all their settings, defaults and what they mean")
     parser.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
     return parser
 
@@ -25,21 +32,22 @@ def run(options: argparse.Namespace) -> int:
     """Print the lists."""
     known = {**TASKS, **GUIDERS}
     for name in options.names:
-        if name not in known:
+        if not fnmatch.filter(known, name):
             raise unknown("task or guider", name, known)
+    asked = {match for name in options.names or ("*",) for match in fnmatch.filter(known, name)}
     if options.settings and not options.names:
         from gps.experiments.experiment import RunSettings
 
         print("runs:")
-        _print_settings(to_dict(RunSettings()), "run.")
+        _print_lines(lines(RunSettings(), "run.", " " * 6))
     for kind, entries in (("task", TASKS), ("guider", GUIDERS)):
-        shown = {name: entry for name, entry in entries.items() if name in options.names or not options.names}
+        shown = {name: entry for name, entry in entries.items() if name in asked}
         if shown:
             print(f"{kind}s:")
         for name, entry in shown.items():
             print(f"  {name:{_width(shown)}}{entry.about}")
             if options.settings:
-                _print_settings(to_dict(entry.load().settings), f"{kind}.")
+                _print_lines(lines(entry.load().settings, f"{kind}.", " " * 6))
                 _print_changes("model-based", dict(entry.model_based))
                 _print_changes("model-free", dict(entry.model_free))
     if not options.names:
@@ -87,5 +95,9 @@ def _about(path: Path) -> str:
 
 
 def _print_settings(settings: dict, prefix: str) -> None:
-    for name, value in flat(settings, prefix).items():
-        print(f"      {name} = {value}")
+    _print_lines(f"      {name} = {value}" for name, value in flat(settings, prefix).items())
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

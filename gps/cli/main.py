@@ -15,8 +15,9 @@ COMMANDS = (train, compare, evaluate, plot, export, listing, check_task)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Mistakes of the user are one line on standard error and status 2."""
-    options = _parser().parse_args(arguments)
+    options = argparse.Namespace(command=None)
     try:
+        _parser().parse_args(arguments, options)
         return options.command.run(options)
     except (UserError, OSError) as error:
         print(printable(f"gps: {error}"), file=sys.stderr)

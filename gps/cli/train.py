@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gps
+from gps.cli.explained import lines
 from gps.cli.reading import TRUST
 from gps.settings import SettingsError, override
 
@@ -15,7 +16,8 @@ GO_ON = "; gps train --resume goes on from the last checkpoint"
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
-    parser = commands.add_parser("train", help="train a learner with the help of a guider")
+    parser = commands.add_parser("train", help="train a learner with the help of a guider", add_help=False)
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this; after a task, with all settings")
     parser.add_argument("task", help="see gps list")
     parser.add_argument("--guider", help="see gps list (default: badmm)")
     parser.add_argument("--engine", help="auto, mujoco or mjx (default: auto)")
@@ -67,6 +69,21 @@ def run(options: argparse.Namespace) -> int:
             folder, programs = go_on(), None  # another process was faster
     _print_numbers(folder.path, train(folder, started=gps.STARTED, programs=programs))
     return 0
+
+
+class _Help(argparse.Action):
+    """What `argparse` shows; where a task and a guider stand before it, all that `--set` can set for them."""
+
+    def __call__(self, parser, namespace, *_):
+        parser.print_help()
+        if namespace.task is not None:
+            from gps.experiments.experiment import Experiment
+
+            experiment = Experiment.resolve(settings_of(namespace, "task", "guider"))
+            print(f"\nsettings of {experiment.run.task} by {experiment.run.guider}, for --set:")
+            for table in ("run", "task", "guider"):
+                print("\n".join(lines(getattr(experiment, table), f"{table}.")))
+        parser.exit()
 
 
 def settings_of(options: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -23,8 +23,8 @@ class RunSettings:
     task: str = "reacher"  # a name of `gps list`, or one's own as "module:ENTRY"; see `gps.experiments.lookup.find`
     guider: str = "badmm"  # likewise
     engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
-    seed: int = 0
-    iterations: int = 12
+    seed: int = 0  # of all random numbers
+    iterations: int = 12  # of the whole run
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
     checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
 

@@ -25,7 +25,7 @@ class CameraSettings:
     """What the learner's images are like."""
 
     height: int = 48  # pixels
-    width: int = 48
+    width: int = 48  # pixels
     channels: str = "rgb"  # "rgb" (colours from 0 to 1), "depth" (in shares of `far`) or "rgbd" (both)
     far: float = 3.0  # m; what is deeper is background
     joints: bool = True  # the learner reads angles and velocities of its joints; else it needs a memory to see motion

@@ -16,9 +16,9 @@ RULES = ("ratio", "spread", "fixed")
 class PenaltySettings:
     """The weight rho of KL(controller || learner), one for each condition and time step; task units per nat."""
 
-    start: float = 0.3
-    least: float = 1e-4
-    largest: float = 10.0
+    start: float = 0.3  # of the first iteration
+    least: float = 1e-4  # it never falls below
+    largest: float = 10.0  # it never rises above
     rule: str = "ratio"  # how it moves; see `adapt_penalty`
     target: float = 0.1  # nats, the KL to the learner that the "ratio" rule holds
 

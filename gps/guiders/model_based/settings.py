@@ -42,7 +42,7 @@ class TrustRegionSettings:
     kl_step: float = 1.0  # nats per time step, at a step size of 1
     decay: float = 1.0  # the limit is multiplied by this from iteration to iteration; below 1 the controllers settle
     step_min: float = 0.1  # bounds of the step size, which adapts to how well improvements are predicted
-    step_max: float = 1.0
+    step_max: float = 1.0  # the upper of the two
     tolerance: float = 0.02  # relative, to which the limit is met
 
     def __post_init__(self):
@@ -84,7 +84,7 @@ class PretrainingSettings:
     """Of a learner's eyes, before it imitates anything; see `gps.guiders.model_based.pretraining`."""
 
     updates: int = 0  # of the encoder, on 64 images each; 0 for none
-    images: int = 2000
+    images: int = 2000  # to learn from, one for each random pose
     learning_rate: float = 3e-3  # of Adam, at the start; falls to a tenth by the end
 
     def __post_init__(self):

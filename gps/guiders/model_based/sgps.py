@@ -54,9 +54,9 @@ from gps.tasks.control_task import ControlTask
 class PriceSettings:
     """The multiplier lambda of KL(controller || learner), one for each condition and time step; task units per nat."""
 
-    start: float = 0.1
+    start: float = 0.1  # of the first iteration
     rate: float = 0.1  # task units per squared nat
-    largest: float = 10.0
+    largest: float = 10.0  # it never rises above
 
     def __post_init__(self):
         check_at_least(self, 0, "rate")

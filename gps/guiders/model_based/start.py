@@ -30,7 +30,7 @@ class StartSettings:
     themselves and the task's state begins with the positions and velocities of a model's joints, else "zero".
     """
 
-    controller: str = "auto"
+    controller: str = "auto"  # "zero", "pd", "ilqr", "demonstration" or "auto", see above
     std: float = 0.3  # of the actions, of "zero"
     # rad or m, of the others: noise moves the joint that an action moves most by so much; it is at most half an action
     spread: float = 0.2

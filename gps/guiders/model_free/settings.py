@@ -22,7 +22,7 @@ class PpoSettings:
     minibatches: int = 4  # gradient steps in one pass
     learning_rate: float = 3e-4  # of Adam
     gradient_norm: float = 0.5  # largest global norm of a gradient
-    discount: float = 0.99
+    discount: float = 0.99  # of rewards, per step
     trace: float = 0.95  # lambda of generalised advantage estimation
     clip: float = 0.2  # of the ratio to the policy that acted
     entropy: float = 0.01  # weight of the entropy bonus
@@ -69,7 +69,7 @@ class PenaltySettings:
 
     target: float = 1e-3  # nats, the distance to hold; alpha moves by 1.2 where it is off by more than 1.2
     start: float = 0.1  # alpha once the distance is first above the target
-    largest: float = 10.0
+    largest: float = 10.0  # alpha never rises above
 
     def __post_init__(self):
         check_positive(self, "target", "start", "largest")
@@ -82,7 +82,7 @@ class RegionSettings:
     """Where the guider may go: ratios mu / pi inside the region; outside it is clipped and pulled back."""
 
     form: str = "delta"  # "delta": from 1 - size to 1 + size; "ratio": from 1 / size to size
-    size: float = 0.1
+    size: float = 0.1  # above 0 and below 1 for "delta", above 1 for "ratio"
 
     def __post_init__(self):
         check_one_of(self, "form", ("delta", "ratio"))

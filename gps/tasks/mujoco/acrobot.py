@@ -30,8 +30,8 @@ class AcrobotSettings:
     """The task's numbers."""
 
     horizon: int = 80  # actions of 0.05 s
-    train_starts: int = 24
-    test_starts: int = 40
+    train_starts: int = 24  # spread evenly over the contexts
+    test_starts: int = 40  # drawn at random, the same in every run
     distance_weight: float = 1.0  # of 1/2 distance^2, per m^2
     log_weight: float = 0.5  # of 1/2 log(1 + distance^2 / precision^2)
     precision: float = 0.2  # m

@@ -30,7 +30,7 @@ class ArmReachSettings:
 
     horizon: int = 50  # actions of 0.05 s
     inside: int = 8  # training targets besides the 8 corners of the box
-    test_targets: int = 40
+    test_targets: int = 40  # drawn at random, the same in every run
     # Share by which each mass, damping and gain of the arm is more or less than in the model that guiders are given.
     # The arm stays as it is. Start controllers and the priors "known" and "identified" take that model.
     model_error: float = 0.0

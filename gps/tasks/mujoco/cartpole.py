@@ -29,8 +29,8 @@ class CartpoleSettings:
     """The task's numbers."""
 
     horizon: int = 50  # actions of 0.05 s
-    train_starts: int = 32
-    test_starts: int = 40
+    train_starts: int = 32  # spread evenly over the contexts
+    test_starts: int = 40  # drawn at random, the same in every run
     angle_weight: float = 1.0  # of 1/2 (2 sin(angle / 2))^2
     position_weight: float = 0.2  # of 1/2 position^2, per m^2
     velocity_weight: float = 0.02  # of 1/2 velocity^2, per (m/s)^2 and (rad/s)^2

@@ -34,8 +34,8 @@ class DoorSettings:
     """The task's numbers."""
 
     horizon: int = 80  # actions of 0.05 s
-    train_places: int = 20
-    test_places: int = 20
+    train_places: int = 20  # spread evenly over the contexts
+    test_places: int = 20  # drawn at random, the same in every run
     opened: float = 0.6  # rad, where the door is to be
     angle_weight: float = 5.0  # of 1/2 (angle - opened)^2, per rad^2
     distance_weight: float = 20.0  # of 1/2 distance^2 of each point, per m^2

@@ -50,7 +50,7 @@ class PegSettings:
     velocity_weight: float = 0.03  # of 1/2 velocity^2, per (rad/s)^2
     action_weight: float = 0.02  # of 1/2 action^2
     see_hole: bool = True  # the learner sees where the hole is
-    see_velocity: bool = True
+    see_velocity: bool = True  # the learner sees the joints' velocities
     angle_noise: float = 0.0  # rad, standard deviation of the learner's joint angles
     history: int = 1  # frames that the learner sees at once
 

@@ -27,8 +27,8 @@ class PendulumSettings:
     """The task's numbers."""
 
     horizon: int = 60  # actions of 0.05 s
-    train_starts: int = 16
-    test_starts: int = 40
+    train_starts: int = 16  # spread evenly over the contexts
+    test_starts: int = 40  # drawn at random, the same in every run
     angle_weight: float = 1.0  # of 1/2 (2 sin(angle / 2))^2
     velocity_weight: float = 0.01  # of 1/2 velocity^2, per (rad/s)^2
     action_weight: float = 0.4  # of 1/2 action^2

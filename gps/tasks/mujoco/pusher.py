@@ -30,8 +30,8 @@ class PusherSettings:
     """The task's numbers."""
 
     horizon: int = 60  # actions of 0.05 s
-    train_goals: int = 24
-    test_goals: int = 40
+    train_goals: int = 24  # spread evenly over the contexts
+    test_goals: int = 40  # drawn at random, the same in every run
     distance_weight: float = 20.0  # of 1/2 distance^2 of the puck, per m^2
     log_weight: float = 0.1  # of 1/2 log(1 + distance^2 / precision^2) of the puck
     precision: float = 0.02  # m

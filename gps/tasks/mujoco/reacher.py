@@ -29,10 +29,7 @@ class ReacherSettings:
     substeps: int = 5  # physics steps of 0.01 s per action: 0.05 s
     train_targets: int = 24  # spread over the ring in a sunflower pattern
     test_targets: int = 200  # drawn over the ring, none closer than 5 mm to a training target
-    ring: tuple[float, ...] = (
-        0.04,
-        0.20,
-    )  # m, inner and outer radius around the shoulder; the arm reaches 0.01 to 0.21
+    ring: tuple[float, ...] = (0.04, 0.20)  # m, inner and outer radius around the shoulder; it reaches 0.01 to 0.21
     start_noise: float = 0.02  # rad and rad/s, standard deviation of the start pose
     distance_weight: float = 1.0  # of 1/2 (distance / 0.1 m)^2
     log_weight: float = 0.2  # of 1/2 log(1 + distance^2 / precision^2): its peak gives the last millimetres

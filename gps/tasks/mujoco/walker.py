@@ -31,8 +31,8 @@ class WalkerSettings:
     """The task's numbers."""
 
     horizon: int = 100  # actions of 0.025 s
-    train_starts: int = 12
-    test_starts: int = 20
+    train_starts: int = 12  # spread evenly over the contexts
+    test_starts: int = 20  # drawn at random, the same in every run
     speed: float = 0.8  # m/s
     speed_weight: float = 2.0  # of 1/2 (speed - wanted)^2, per (m/s)^2
     height_weight: float = 20.0  # of 1/2 z^2, per m^2

@@ -36,8 +36,12 @@ def test_the_list_can_be_narrowed_to_names(said, finished):
         "guiders:",
         f"  gpo-clip  {GUIDERS['gpo-clip'].about}",
     ]
-    assert "      guider.region.size = 0.1" in out
+    assert any(re.match(r' {6}guider.region.form = delta +"delta": ', line) for line in out)
     assert [line.split()[0] for line in said("list", "ppo", "bc")[1]] == ["guiders:", "ppo", "bc"]
+    assert [line.split()[0] for line in said("list", "peg*", "pi?")[1]] == [
+        *("tasks:", "peg", "peg-blind", "peg-noisy", "peg-vision"),
+        *("guiders:", "pi2"),
+    ]
     assert said("list", "ppo", "tiger-dor")[2][0].startswith(
         "gps: unknown task or guider 'tiger-dor'; did you mean 'tiger-door'?"
     )
