@@ -46,8 +46,10 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.programs import Programs
     from gps.runs.resume import resumed, shapes_of
     from gps.runs.teacher import with_teacher
+    from gps.runs.tensorboard import require_writer
     from gps.runs.train import train
 
+    require_writer(experiment)
     # code that this command line names, in whichever way, has been imported by now
     trusted = EVERYTHING if options.trust else experiment.code
 
