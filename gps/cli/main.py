@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line. Each command has a module, with `add` for its options and `run`, which alone imports jax."""
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from gps.cli import check_task, compare, evaluate, export, listing, plot, train, watch
+from gps.cli.completion import complete
 from gps.errors import UserError, printable
 
 COMMANDS = (train, watch, compare, evaluate, plot, export, listing, check_task)
@@ -16,8 +18,10 @@ COMMANDS = (train, watch, compare, evaluate, plot, export, listing, check_task)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Mistakes of the user are one line on standard error and status 2."""
     options = argparse.Namespace(command=None)
+    parser = _parser()
+    complete(parser)
     try:
-        _parser().parse_args(arguments, options)
+        parser.parse_args(arguments, options)
         return options.command.run(options)
     except (UserError, OSError) as error:
         print(printable(f"gps: {error}"), file=sys.stderr)
