@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.parse_args(arguments, options)
         return options.command.run(options)
     except (UserError, OSError) as error:
-        print(printable(f"gps: {error}"), file=sys.stderr)
+        lines = error.args if isinstance(error, UserError) else (error,)
+        print("\n".join(map(printable, (f"gps: {lines[0]}", *map(str, lines[1:])))), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gps: stopped{getattr(options.command, 'GO_ON', '')}", file=sys.stderr)
@@ -35,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """One whose messages repeat what was typed without what a terminal would obey."""
 
     def _print_message(self, message, file=None):
-        super()._print_message(printable(message), file)
+        super()._print_message("\n".join(map(printable, message.split("\n"))), file)
 
 
 class _Version(argparse.Action):

@@ -19,6 +19,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Show test conditions until the window is closed."""
+    import numpy as np
+
     from gps.runs.finish import to_stderr
     from gps.runs.view import require_display, view
     from gps.tasks.control_task import is_control
@@ -29,5 +31,5 @@ def run(options: argparse.Namespace) -> int:
     if not is_control(learner.task):
         raise UserError(f"{options.run}: {learner.task.name} has no simulator, so that nothing can be seen")
     to_stderr(f"{which}; a double click chooses a body, and control and the right button of the mouse push it")
-    view(learner.task, learner.policy, learner.task.test_contexts)
+    view(learner.task, learner.policy, np.asarray(learner.task.test_contexts))
     return 0
