@@ -120,28 +120,51 @@ def _differentiable(problem: Problem, options: Options, x0, us, xs, args: tuple,
         return descend(problem, options, x0, us, xs, Data(args), limits)
 
     lockstep = options.batching == "lockstep" or (options.batching == "auto" and jax.default_backend() != "cpu")
-    if _closes_over_a_tracer(problem, x0, us[0], args) or lockstep:
+    if _closes_over_a_tracer(problem, x0, us[0], args):
         return alone(x0, us, xs, args, limits)
-    return _one_by_one(alone)(x0, us, xs, args, limits)
+    return _batched(alone, lockstep)(x0, us, xs, args, limits)
 
 
-def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, but a `vmap` of it is a loop: no member of a batch works, or waits, for another."""
+def _batched(function: Callable[..., Any], lockstep: bool) -> Callable[..., Any]:
+    """The function with a rule for `vmap`: in lockstep, or a loop, in which no member of a batch waits for another.
+
+    Where an explicit axis of a mesh shards the batch, each device goes through its own part.
+    """
     wrapped = jax.custom_batching.custom_vmap(function)
 
     @wrapped.def_vmap
-    def loop(_size, batched, *args):
+    def rule(_size, batched, *args):
         leaves, structure = jax.tree.flatten(args)
         moving = jax.tree.leaves(batched)
 
-        def one(slices):
-            rest = iter(slices)
-            return wrapped(*structure.unflatten([next(rest) if m else a for a, m in zip(leaves, moving, strict=True)]))
+        def each(moved, fixed):
+            def one(slices):
+                mine, kept = iter(slices), iter(fixed)
+                return wrapped(*structure.unflatten([next(mine) if m else next(kept) for m in moving]))
 
-        out = jax.lax.map(one, [a for a, m in zip(leaves, moving, strict=True) if m])
+            return jax.lax.map(one, moved)
+
+        def at_once(moved, fixed):
+            mine, kept = iter(moved), iter(fixed)
+            axes = structure.unflatten([0 if m else None for m in moving])
+            return jax.vmap(function, axes)(*structure.unflatten([next(mine) if m else next(kept) for m in moving]))
+
+        moved, fixed = ([a for a, m in zip(leaves, moving, strict=True) if m is wanted] for wanted in (True, False))
+        out = _each_device_its_own(at_once if lockstep else each, moved, fixed)
         return out, jax.tree.map(lambda _: True, out)
 
     return wrapped
+
+
+def _each_device_its_own(run: Callable[..., Any], moved: list[Any], fixed: list[Any]) -> Any:
+    """Run batches `moved`, in parts where an explicit axis of a mesh shards them."""
+    specs = [getattr(jax.typeof(leaf).sharding, "spec", ()) for leaf in moved]
+    axes = {spec[0] for spec in specs if len(spec) and spec[0] is not None}
+    if not axes:
+        return run(moved, fixed)
+    batch, everywhere = jax.P(axes.pop()), jax.P()  # a batch has one sharding, or `vmap` would have refused it
+    sharded = jax.shard_map(run, in_specs=(batch, everywhere), out_specs=batch, check_vma=False)
+    return sharded([jax.reshard(leaf, batch) for leaf in moved], [jax.reshard(leaf, everywhere) for leaf in fixed])
 
 
 def _closes_over_a_tracer(problem: Problem, x, u, args: tuple) -> bool:

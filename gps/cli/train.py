@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.resume and (path / "config.toml").exists():
         folder = go_on()
     else:
-        programs = Programs(experiment.build(warn=to_stderr))
+        programs = Programs(experiment.build(warn=to_stderr), named.devices)
         programs.require_room(experiment)
         with_teacher(shapes_of(programs.guider), experiment, programs.guider)
         try:

@@ -211,7 +211,7 @@ def _check_unfinished(runs: Sequence[Run]) -> None:
     experiment = runs[0].experiment
     with _named(*runs[0].about):
         guider = experiment.build(warn=to_stderr)
-        Programs(guider).require_room(experiment)
+        Programs(guider, experiment.run.devices).require_room(experiment)
         if not all(run.begun() for run in runs):
             with_teacher(shapes_of(guider), experiment, guider)
     for run in runs:
@@ -253,7 +253,7 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
                 programs.clear()
                 jax.clear_caches()  # a program holds memory maps, of which a process has at most vm.max_map_count
                 gc.collect()
-            programs[run.about] = Programs(run.experiment.build())
+            programs[run.about] = Programs(run.experiment.build(), run.experiment.run.devices)
         try:
             train(folder, quiet=not sys.stdout.isatty(), programs=programs[run.about])
         except DivergedError as error:

@@ -23,6 +23,7 @@ class RunSettings:
     task: str = "reacher"  # a name of `gps list`, or one's own as "module:ENTRY"; see `gps.experiments.lookup.find`
     guider: str = "badmm"  # likewise
     engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
+    devices: int = 1  # among which conditions or environments are shared evenly
     seed: int = 0  # of all random numbers
     iterations: int = 12  # of the whole run
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
@@ -37,7 +38,7 @@ class RunSettings:
         check_one_of(self, "engine", ENGINES)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
-        check_at_least(self, 1, "iterations", "evaluate_every", "checkpoint_every")
+        check_at_least(self, 1, "devices", "iterations", "evaluate_every", "checkpoint_every")
 
     @property
     def first_checkpoint(self) -> int:

@@ -34,6 +34,7 @@ class Guider(Protocol):
     task: Environment
     updates: int  # times collect and update in one iteration
     fused: bool  # an iteration is one program, and `check` is not called
+    batch: int  # conditions or environments, which several devices can share: first axis of their arrays in the state
     steps_per_iteration: int  # simulator steps (actions) of one iteration
     columns: tuple[Column, ...]  # of its own metrics, in the progress display of a run
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from gps.experiments.experiment import Experiment
 from gps.experiments.sizes import bytes_of, countable, largest_step, require_room
 from gps.guiders.guider import Guider, Metrics, iterate, summarize, update_keys
+from gps.runs.devices import mesh_of, shardings
 from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
 from gps.tasks.control_task import is_control
 
@@ -43,14 +44,23 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 class Programs:
-    """A guider's compiled programs; built once, called in every iteration."""
+    """A guider's compiled programs; built once, called in every iteration.
 
-    def __init__(self, guider: Guider):
+    Args:
+        devices: among which its batch is shared; see `gps.runs.devices`.
+
+    Errors:
+        SettingsError where there are not so many, or the batch can not be shared so.
+    """
+
+    def __init__(self, guider: Guider, devices: int = 1):
         task = guider.task
         self.guider = guider
+        self._shardings = shardings(guider, mesh_of(guider, devices)) if devices > 1 else None
+        placed = {} if self._shardings is None else {"out_shardings": (self._shardings, None)}
         self.collect = jax.jit(guider.collect)
-        self.update = jax.jit(guider.update)
-        self.whole = jax.jit(functools.partial(iterate, guider))
+        self.update = jax.jit(guider.update, **placed)
+        self.whole = jax.jit(functools.partial(iterate, guider), **placed)
         if is_control(task):
             self._contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
             self._evaluate = jax.jit(functools.partial(evaluate, task))
@@ -75,6 +85,10 @@ class Programs:
             return [evaluation, self.whole.trace(state, key)]
         samples = self.collect.eval_shape(state, key)
         return [evaluation, self.collect.trace(state, key), self.update.trace(state, samples, key)]
+
+    def place(self, state: Any) -> Any:
+        """The state on the devices where iterations take it."""
+        return state if self._shardings is None else jax.device_put(state, self._shardings)
 
     def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
         """One iteration; DivergedError where the guider can not learn from what was collected."""

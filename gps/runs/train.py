@@ -59,12 +59,12 @@ def train(
 def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Programs | None) -> dict[str, Any]:
     use_compilation_cache()
     experiment = folder.experiment
-    programs = programs or Programs(experiment.build(warn=to_stderr))
+    programs = programs or Programs(experiment.build(warn=to_stderr), experiment.run.devices)
     guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
     begun = _begun(folder, guider, beginning)
-    first, state, best, rows = begun.first, begun.state, begun.best, folder.read_metrics()
+    first, state, best, rows = begun.first, programs.place(begun.state), begun.best, folder.read_metrics()
     began_at = time.time() if started is None else started
 
     def clock() -> float:

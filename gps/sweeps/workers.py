@@ -53,7 +53,7 @@ def train_cell(paths: Sequence[str | Path], trust: bool) -> None:
     for path in paths:
         folder = RunFolder.open(path, EVERYTHING if trust else ())
         if programs is None:
-            programs = Programs(folder.experiment.build())
+            programs = Programs(folder.experiment.build(), folder.experiment.run.devices)
             programs.require_room(folder.experiment)
         train(folder, programs=programs)
 

@@ -176,7 +176,8 @@ class Plato:
                 f"guider.lookahead.model = {s.model!r}: 'plato' plans on the task's model, and {error}"
             ) from error
         self.lookahead = Lookahead(task, self.model.dynamics, horizon, s.every, s.iterations, settings.sampling.std)
-        self.steps_per_iteration = len(task.train_contexts) * settings.sampling.samples * task.horizon
+        self.batch = len(task.train_contexts)
+        self.steps_per_iteration = self.batch * settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> PlatoState:
         """An untrained learner, and nominal controllers."""

@@ -71,7 +71,8 @@ class ModelBased:
         self.teaching = Teaching(task, method.settings.learner)
         self.prior = priors.make(task, self.settings.local_model)
         check_samples(self.settings.sampling, self.settings.local_model)
-        self.steps_per_iteration = len(task.train_contexts) * self.settings.sampling.samples * task.horizon
+        self.batch = len(task.train_contexts)
+        self.steps_per_iteration = self.batch * self.settings.sampling.samples * task.horizon
 
     def init(self, key: PRNGKeyArray) -> ModelBasedState:
         """Controllers that explore, and an untrained learner."""

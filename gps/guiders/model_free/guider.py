@@ -81,6 +81,7 @@ class ModelFree:
         self.settings = settings
         self.updates = ppo.updates
         self.fused = not task.calls_host
+        self.batch = ppo.environments
         self.steps_per_iteration = ppo.updates * ppo.environments * ppo.unroll
         self.method = method
         self.teacher_run = settings.teacher.run if method.teacher_first else ""
