@@ -158,8 +158,9 @@ def _batched(function: Callable[..., Any], lockstep: bool) -> Callable[..., Any]
 
 def _each_device_its_own(run: Callable[..., Any], moved: list[Any], fixed: list[Any]) -> Any:
     """Run batches `moved`, in parts where an explicit axis of a mesh shards them."""
-    specs = [getattr(jax.typeof(leaf).sharding, "spec", ()) for leaf in moved]
-    axes = {spec[0] for spec in specs if len(spec) and spec[0] is not None}
+    shardings = [jax.typeof(leaf).sharding for leaf in moved]
+    axes = {sharding.spec[0] for sharding in shardings if isinstance(sharding, jax.NamedSharding) and sharding.spec}
+    axes.discard(None)
     if not axes:
         return run(moved, fixed)
     batch, everywhere = jax.P(axes.pop()), jax.P()  # a batch has one sharding, or `vmap` would have refused it

@@ -57,10 +57,10 @@ class Programs:
         task = guider.task
         self.guider = guider
         self._shardings = shardings(guider, mesh_of(guider, devices)) if devices > 1 else None
-        placed = {} if self._shardings is None else {"out_shardings": (self._shardings, None)}
+        placed = None if self._shardings is None else (self._shardings, None)
         self.collect = jax.jit(guider.collect)
-        self.update = jax.jit(guider.update, **placed)
-        self.whole = jax.jit(functools.partial(iterate, guider), **placed)
+        self.update = jax.jit(guider.update, out_shardings=placed)
+        self.whole = jax.jit(functools.partial(iterate, guider), out_shardings=placed)
         if is_control(task):
             self._contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
             self._evaluate = jax.jit(functools.partial(evaluate, task))
