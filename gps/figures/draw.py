@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from gps.figures import animation, episodes, returns, run
 from gps.figures.episodes import LearnerEpisodes
+from gps.figures.fields import Rows
 from gps.figures.render import RenderError, render
-from gps.figures.style import Rows
 from gps.tasks.task import RETURN
 
 Note = Callable[[str], None]  # takes a line for the user
