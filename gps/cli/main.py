@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gps.cli import check_task, compare, evaluate, export, listing, plot, train
+from gps.cli import check_task, compare, evaluate, export, listing, plot, report, train
 from gps.errors import UserError, printable
 
-COMMANDS = (train, compare, evaluate, plot, export, listing, check_task)
+COMMANDS = (train, compare, evaluate, plot, report, export, listing, check_task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

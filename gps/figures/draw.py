@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from gps.errors import described
 from gps.figures import animation, episodes, returns, run
 from gps.figures.episodes import LearnerEpisodes
 from gps.figures.fields import Rows
@@ -83,9 +84,3 @@ def animate(acted: LearnerEpisodes, simulated: Simulated | None, path: Path, not
         note(f"figure animation is missing: {why}, and the task has no skeleton")
         return []
     return animation.skeletons(acted, path, conditions)
-
-
-def described(error: Exception) -> str:
-    """An error in one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

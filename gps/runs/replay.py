@@ -1,0 +1,66 @@
+"""Episodes to look at: the learner in all conditions, and the controllers of the guider in those of training.
+
+An evaluation is one program with the simulator in it. Where that calls the C engine back, JAX's cache can not keep the
+program, and compiling it takes seconds each time. Here acting is a program of its own, which the cache keeps, and the
+steps of an episode are taken one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from controllers.types import LinearGaussian
+from gps.tasks import episodes
+from gps.tasks.control_task import ControlTask
+from policies.policy import Policy
+
+Played = tuple[Float[Array, "C T+1 nstate"], Float[Array, "C T nu"]]  # physics states, and actions as applied
+
+
+def learner_acts(task: ControlTask, policy: Policy, contexts: Float[Array, "C nc"], key: PRNGKeyArray) -> Played:
+    """The same episodes as those of `gps.runs.evaluate.evaluate` without noise, but for rounding."""
+
+    @jax.jit
+    def begin(policy, contexts, keys):
+        def one(context, key):
+            start, noise = episodes.draw(task, policy, key, 0.0)
+            return task.initial_state(start, context), noise, episodes.start_acting(task, policy)
+
+        return jax.vmap(one)(contexts, keys)
+
+    @jax.jit
+    def act(policy, contexts, noise, memory, t, states):
+        def one(context, noise, memory, state):
+            return episodes.act(task, policy, context)(memory, t, state, jax.tree.map(lambda values: values[t], noise))
+
+        return jax.vmap(one)(contexts, noise, memory, states)
+
+    states, noise, memory = begin(policy, contexts, jax.random.split(key, len(contexts)))
+    return _played(task, lambda *now: act(policy, contexts, noise, *now), memory, states)
+
+
+def controllers_act(task: ControlTask, controllers: LinearGaussian, starts: Float[Array, "M nstate"]) -> Played:
+    """The means of the controllers (leading M), each from its start."""
+
+    @jax.jit
+    def act(controllers, t, states):
+        return jax.vmap(lambda controller, state: controller.act(t, task.control_state(state)))(controllers, states)
+
+    return _played(task, lambda memory, t, states: (memory, act(controllers, t, states)), None, starts)
+
+
+def _played(task: ControlTask, act: Callable[..., tuple[Any, Array]], memory: Any, starts: Array) -> Played:
+    """Let `act(memory, t, states) -> (memory, actions)` act in a batch of episodes."""
+    step = jax.jit(jax.vmap(task.simulator.step))
+    clip = jax.jit(jax.vmap(task.simulator.clip))
+    states, us = [starts], []
+    for t in range(task.horizon):
+        memory, actions = act(memory, t, states[-1])
+        us.append(clip(actions))
+        states.append(step(states[-1], us[-1]))
+    return jnp.stack(states, 1), jnp.stack(us, 1)
