@@ -89,9 +89,11 @@ function whenSeen() { // calls back once, when an element comes near the window
   const waiting = new Map();
   const observer = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
+      const act = waiting.get(target);
+      if (!isIntersecting || !act) continue;
       observer.unobserve(target);
-      waiting.get(target)(target);
+      waiting.delete(target); // entries can name it twice
+      act(target);
     }
   }, { rootMargin: "400px" });
   return (target, act) => { waiting.set(target, act); observer.observe(target); };
@@ -153,8 +155,8 @@ function replay(parent, { times, conditions, scene }) {
   conditions.forEach(({ name }, i) => element("option", choice, name, { value: i }));
   const words = element("p", parent);
   const grid = element("div", parent, undefined, { className: scene ? "replay" : "replay flat" });
-  const view = scene && element("div", grid, undefined, { id: "scene" });
-  const series = element("div", grid, undefined, { id: "series" });
+  const view = scene && element("div", grid, undefined, { id: "replay-scene" });
+  const series = element("div", grid, undefined, { id: "replay-series" });
   const moving = scene && scene.parts.filter(({ body }) => body !== null);
   let now = {}, busy = false; // now: what is shown, decoded
 

@@ -82,6 +82,7 @@ def others(rows: Rows) -> list[Panel]:
     shown = {field for table in (SCORES, COSTS, SOLVED, RETURNS) for field, *_ in table}
     shown |= {field for table in (TIES, MODELS, MODEL_FREE, MAPS, (STEP,)) for field, _ in table}
     shown |= {*AXES, "compiles", "best_iteration", "predicted_improvement", "actual_improvement"}
+    shown |= {"kl_limit", *(field.replace("solved", "episodes") for field in COUNTED)}
     names = dict.fromkeys(name for row in rows for name in row if name not in shown)
     return [panel for name in names if (panel := _median(rows, name, name.replace("_", " ")))]
 
