@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from gps.columns import short
 from gps.errors import described, printable
-from gps.figures.report import episodes, panels
+from gps.figures.report import episodes, panels, replay
 from gps.figures.report.episodes import Acted, Shown
 from gps.figures.report.page import page
 from gps.runs import integrity
@@ -100,6 +99,28 @@ def score_of(folder: RunFolder) -> Score:
         return UNKNOWN
 
 
+class _Notes:
+    """Lines for the user, which the page has too."""
+
+    def __init__(self, note: Note):
+        self.note, self.lines = note, []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        self.note(line)
+
+    def tried(self, what: str, build: Callable[[], Any]) -> Any:
+        """What is built, or None and a line."""
+        try:
+            return build()
+        except Exception as error:
+            return self(printable(f"{what} is missing: {described(error)}"))
+
+    def part(self, title: str, **build: Callable[[], Any]) -> dict[str, Any]:
+        """A section of the page: its `panels`, `table` or `replay`, without what failed."""
+        return {"title": title, **{name: self.tried(f"{title}: {name}", one) for name, one in build.items()}}
+
+
 def of_run(run: Read, loaded: Loaded | None, note: Note) -> str:
     """The page of one run.
 
@@ -107,51 +128,38 @@ def of_run(run: Read, loaded: Loaded | None, note: Note) -> str:
         loaded: as of its checkpoint; without one there are no episodes.
         note: is told of each part that failed; so is the page.
     """
-    told: list[str] = []
-
-    def telling(line: str) -> None:
-        told.append(line)
-        note(line)
-
-    part = functools.partial(_part, note=telling)
+    notes = _Notes(note)
     score, shown = UNKNOWN, None
     if loaded is not None and is_control(loaded.task):
-        score, shown = loaded.task.score, _tried("episodes", lambda: played(loaded, telling), telling)
+        score, shown = loaded.task.score, notes.tried("Episodes", lambda: played(loaded, notes))
     rows = panels.thinned(run.rows)
     sections = [
-        {"title": "Results", "table": _ends([run], score)},
-        part("Learning", lambda: panels.learning(rows, score)),
-        *([] if shown is None else _episodes(shown, str(loaded), part, telling)),
-        part("Guider and learner", lambda: panels.ties(rows)),
-        part("Local models", lambda: panels.models(rows)),
-        part("Every condition", lambda: panels.maps(rows)),
-        {**part("Other numbers", lambda: panels.others(rows)), "folded": True},
-        {"title": "Settings", "table": _settings([run]), "folded": True},
+        notes.part("Results", table=lambda: _ends([run], score)),
+        notes.part("Learning", panels=lambda: panels.learning(rows, score)),
+        *([] if shown is None else _episodes(shown, str(loaded), notes)),
+        notes.part("Guider and learner", panels=lambda: panels.ties(rows)),
+        notes.part("Local models", panels=lambda: panels.models(rows)),
+        notes.part("Every condition", panels=lambda: panels.maps(rows)),
+        {**notes.part("Other numbers", panels=lambda: panels.others(rows)), "folded": True},
+        {**notes.part("Settings", table=lambda: _settings([run])), "folded": True},
     ]
-    return _page(run.about, _facts(run), told, sections)
+    return _page(run.about, _facts(run), notes, sections)
 
 
 def of_runs(runs: Sequence[Read], scores: Sequence[Score], note: Note) -> str:
     """The comparison of several runs."""
-    told: list[str] = []
-
-    def telling(line: str) -> None:
-        told.append(line)
-        note(line)
-
+    notes = _Notes(note)
     score = scores[0] if len(set(scores)) == 1 else UNKNOWN
-    tasks = {run.settings["run.task"] for run in runs}
+    tasks = sorted({str(run.settings["run.task"]) for run in runs})
     if len(tasks) > 1:
-        telling(
-            f"these runs are of different tasks, whose numbers do not compare: {', '.join(sorted(map(str, tasks)))}"
-        )
+        notes(f"these runs are of different tasks, whose numbers do not compare: {', '.join(tasks)}")
     some = [(run.name, run.group, panels.thinned(run.rows)) for run in runs]
     sections = [
-        {"title": "Results", "table": _ends(runs, score)},
-        _part("Learning", lambda: panels.compared(some, score), telling),
-        {"title": "Settings", "table": _settings(runs), "folded": True},
+        notes.part("Results", table=lambda: _ends(runs, score)),
+        notes.part("Learning", panels=lambda: panels.compared(some, score)),
+        {**notes.part("Settings", table=lambda: _settings(runs)), "folded": True},
     ]
-    return _page(f"{len(runs)} runs compared", [], told, sections)
+    return _page(f"{len(runs)} runs compared", [], notes, sections)
 
 
 def played(loaded: Loaded, note: Note) -> Shown:
@@ -201,32 +209,20 @@ def _acted(task: ControlTask, states: Any, us: Any, contexts: Any, note: Note) -
     return {**fields, "solved": outcome.solved, "ends": None if skeletons is None else skeletons[:, :, -1]}
 
 
-def _episodes(shown: Shown, when: str, part: Callable[..., dict], note: Note) -> list[dict[str, Any]]:
-    replay = _tried("replay", lambda: episodes.replay(shown), note)
+def _episodes(shown: Shown, when: str, notes: _Notes) -> list[dict[str, Any]]:
     about = f"{when[0].upper()}{when[1:]}"
     if shown.guider is not None:
         about += ", and the controllers of the guider, from the same starts and without noise"
+    crosses = {} if shown.learner.solved is None else {"about": "Crosses: not solved."}
     return [
-        *([] if replay is None else [{"title": "Replay", "about": f"{about}.", "replay": replay}]),
-        {**part("Outcomes", lambda: episodes.outcomes(shown) + episodes.paths(shown)), "about": "Crosses: not solved."},
+        {**notes.part("Replay", replay=lambda: replay.replay(shown)), "about": f"{about}."},
+        {**notes.part("Outcomes", panels=lambda: episodes.outcomes(shown) + episodes.paths(shown)), **crosses},
     ]
 
 
-def _part(title: str, build: Callable[[], list[panels.Panel]], note: Note) -> dict[str, Any]:
-    return {"title": title, "panels": _tried(title, build, note) or []}
-
-
-def _tried(what: str, build: Callable[[], Any], note: Note) -> Any:
-    """What is built, or None and a line for the user."""
-    try:
-        return build()
-    except Exception as error:
-        return note(printable(f"{what} is missing: {described(error)}"))
-
-
-def _page(title: str, facts: list, notes: list[str], sections: list[dict[str, Any]]) -> str:
-    some = [part for part in sections if part.get("panels") or "table" in part or "replay" in part]
-    return page(printable(title), {"facts": facts, "notes": notes, "axes": panels.AXES, "sections": some})
+def _page(title: str, facts: list, notes: _Notes, sections: list[dict[str, Any]]) -> str:
+    some = [part for part in sections if any(part.get(name) for name in ("panels", "table", "replay"))]
+    return page(printable(title), {"facts": facts, "notes": notes.lines, "axes": panels.AXES, "sections": some})
 
 
 def _facts(run: Read) -> list[tuple[str, str]]:

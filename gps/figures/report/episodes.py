@@ -1,4 +1,4 @@
-"""What a page shows of episodes: how every condition ended, paths, and a replay of some of them in the scene."""
+"""What a page shows of all episodes: how every condition ended, and paths; `replay` shows some of them step by step."""
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo makes its names at run time)
@@ -13,15 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gps.figures.fields import BLUE, GREEN, GREY, RED
-from gps.figures.report import scene
 from gps.figures.report.panels import Panel, log_scale, plain, text
 from gps.tasks.task import Score
 
-MOST_FRAMES = 121  # of an episode
-MOST_CONDITIONS = 6  # of training, and as many of the test, that are replayed
+MOST_STEPS = 121  # of an episode
 MOST_PATHS = 60  # of the test
-FINE = 5e-4  # unit of replayed poses: of positions as shares of the diagonal of what is seen, and of quaternions
-LEVELS = 4000  # of a replayed number between its smallest and its largest
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,6 @@ class Shown:
         context = self.contexts[condition]
         return name + (f" ({', '.join(f'{number:.3g}' for number in context)})" if len(context) <= 4 else "")
 
-    @property
-    def replayed(self) -> list[int]:
-        """Conditions spread evenly over those of training, and over those of the test; none that diverged."""
-        sound = np.flatnonzero(np.isfinite(self.learner.states).all((1, 2)))
-        parts = [sound[sound < self.trained], sound[sound >= self.trained]]
-        return np.concatenate([part[_spread(len(part), MOST_CONDITIONS)] for part in parts]).tolist()
-
 
 def outcomes(shown: Shown) -> list[Panel]:
     """The score of every condition: guider and learner in those of training, the learner in those of the test."""
@@ -96,7 +85,7 @@ def paths(shown: Shown) -> list[Panel]:
         return []
     across, up = sorted(np.argsort(-np.ptp(points, axis=0), kind="stable")[:2].tolist())
     M, total = shown.trained, len(shown.contexts)
-    test, training = np.arange(M, total)[_spread(total - M, MOST_PATHS)], np.arange(M)
+    test, training = np.arange(M, total)[spread(total - M, MOST_PATHS)], np.arange(M)
     traces = [
         _paths(shown, shown.learner, test, (across, up), "learner, test conditions", "#B0B0B0", 1.0),
         _paths(shown, shown.learner, training, (across, up), "learner, training conditions", GREEN, 1.2),
@@ -115,113 +104,6 @@ def paths(shown: Shown) -> list[Panel]:
     axes = [{"title": {"text": f"{'xyz'[axis]} (m)"}} for axis in (across, up)]
     layout = {"xaxis": axes[0], "yaxis": {**axes[1], "scaleanchor": "x"}, "hovermode": "closest"}
     return [{"title": "paths", "large": True, "data": [trace for trace in traces if trace], "layout": layout}]
-
-
-def replay(shown: Shown) -> dict[str, Any] | None:
-    """Some conditions, frame by frame: poses of bodies for the scene, and states, actions and costs over time.
-
-    None where all of the learner's episodes diverged.
-    """
-    times = _spread(shown.learner.xs.shape[1], MOST_FRAMES)
-    acted = {"learner": shown.learner, **({} if shown.guider is None else {"guider": shown.guider})}
-    some = {
-        (who, condition): one
-        for condition in shown.replayed
-        for who, one in acted.items()
-        if condition < len(one.states) and np.isfinite(one.states[condition]).all()
-    }
-    if not some:
-        return None
-    entries = {condition: {"name": shown.name(condition), "acted": {}, "target": None} for condition in shown.replayed}
-    for (who, condition), one in some.items():
-        entries[condition]["acted"][who] = _episode(one, condition, times, shown.score)
-        if shown.targets is not None:
-            entries[condition]["target"] = plain(shown.targets[condition])
-    drawn = None
-    if shown.model is not None:
-        drawn, poses = staged(shown.model, np.stack([one.states[i][times] for (_, i), one in some.items()]))
-        for (who, condition), numbers in zip(some, poses, strict=True):
-            entries[condition]["acted"][who]["poses"] = numbers
-    return {"times": plain(shown.dt * times), "scene": drawn, "conditions": list(entries.values())}
-
-
-def staged(
-    model: mujoco.MjModel, states: Float[np.ndarray, "E F nstate"]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The scene of E episodes of F frames for the page, and what the bodies do that move in it, `coded`.
-
-    Of a pose there are seven numbers: position and quaternion. The scene's `low` and `high` are the corners of a box
-    around what moves, and around what stands still and is no wide floor.
-    """
-    found = [scene.poses(model, episode) for episode in states]
-    places, turns = (np.stack(numbers) for numbers in zip(*found, strict=True))
-    parts = scene.parts_of(model)
-    moves = [
-        b
-        for b in range(model.nbody)
-        if np.ptp(places[..., b, :], (0, 1)).max() + np.ptp(turns[..., b, :], (0, 1)).max() > 1e-9
-    ]
-    bodies = [b for b in dict.fromkeys(part.body for part in parts) if b in moves]
-    low, high = _seen(parts, bodies, places, turns)
-    length = float(np.linalg.norm(high - low))
-    numbers = np.concatenate([places[:, :, bodies] / length, turns[:, :, bodies]], axis=-1)
-    flat = numbers.reshape(*numbers.shape[:2], -1).swapaxes(1, 2)
-    drawn = [_drawn(part, bodies, places[0, 0], turns[0, 0]) for part in parts]
-    stage = {"parts": drawn, "length": length, "low": plain(low), "high": plain(high)}
-    return stage | scene.view(model, states[0, 0], high - low), [coded(one, np.full(len(one), FINE)) for one in flat]
-
-
-def coded(values: Float[np.ndarray, "n F"], units: Float[np.ndarray, " n"] | None = None) -> dict[str, Any]:
-    """Numbers over time as whole numbers of small units, each the change since the one before, so that they are short.
-
-    Args:
-        units: of each of the n; by default 1 / `LEVELS` of what it spans.
-    """
-    spans = np.ptp(values, axis=1)
-    units = np.where(spans > 0, spans, 1.0) / LEVELS if units is None else units
-    whole = np.round(values / units[:, None]).astype(int)
-    return {"units": plain(units), "changes": np.diff(whole, axis=1, prepend=0).tolist()}
-
-
-def _seen(parts: list[scene.Part], bodies: list[int], places, turns) -> tuple[np.ndarray, np.ndarray]:
-    corners = []
-    for part in parts:
-        vertices = part.mesh[0]
-        if part.body in bodies:
-            some = (slice(None), slice(None, None, max(1, places.shape[1] // 12)), part.body)
-            corners += [
-                vertices @ scene.rotation(turn).T + place
-                for place, turn in zip(places[some].reshape(-1, 3), turns[some].reshape(-1, 4), strict=True)
-            ]
-        elif np.abs(vertices).max() < scene.FLOOR:
-            corners.append(vertices @ scene.rotation(turns[0, 0, part.body]).T + places[0, 0, part.body])
-    points = np.concatenate(corners) if corners else scene.FLOOR * np.array([[-1.0] * 3, [1.0] * 3])
-    low, high = points.min(0), points.max(0)
-    margin = 0.04 * float(np.linalg.norm(high - low))
-    return low - margin, high + margin
-
-
-def _drawn(part: scene.Part, bodies: list[int], places: np.ndarray, turns: np.ndarray) -> dict[str, Any]:
-    """A geom for the page: with the number of its body among those that move, or in the world's frame."""
-    vertices, triangles = part.mesh
-    moves = part.body in bodies
-    if not moves:
-        vertices = vertices @ scene.rotation(turns[part.body]).T + places[part.body]
-    return {
-        "name": text(part.name),
-        "color": part.color,
-        "body": bodies.index(part.body) if moves else None,
-        "vertices": plain(vertices.ravel().round(5)),
-        "triangles": triangles.ravel().tolist(),
-    }
-
-
-def _episode(acted: Acted, condition: int, times: np.ndarray, score: Score) -> dict[str, Any]:
-    us = np.concatenate([acted.us[condition], acted.us[condition, -1:]])  # the last one is held
-    series = {"x": acted.xs[condition][times].T, "u": us[times].T, "cost": acted.costs[condition][times][None]}
-    if acted.ends is not None:
-        series["path"] = acted.ends[condition][times].T
-    return {"said": acted.said(condition, score), **{name: coded(values) for name, values in series.items()}}
 
 
 def _outcomes(shown: Shown, acted: Acted, some: np.ndarray, who: str, color: str, at: np.ndarray) -> dict[str, Any]:
@@ -259,7 +141,7 @@ def _paths(
     """One trace for all paths of a kind, with gaps between them."""
     if acted is None or acted.ends is None or not len(some):
         return None
-    times = _spread(acted.ends.shape[1], MOST_FRAMES)
+    times = spread(acted.ends.shape[1], MOST_STEPS)
     gap = np.full((1, 3), np.nan)
     points = np.concatenate([np.concatenate([acted.ends[i][times], gap]) for i in some])
     names = [
@@ -278,6 +160,6 @@ def _short(values: np.ndarray) -> Any:
     return float(f"{values:.4g}") if np.isfinite(values) else None
 
 
-def _spread(total: int, most: int) -> Int[np.ndarray, " n"]:
+def spread(total: int, most: int) -> Int[np.ndarray, " n"]:
     """At most so many of the indices below `total`, spread evenly, the first and the last among them."""
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))

@@ -207,7 +207,7 @@ function replay(parent, { times, conditions, scene }) {
     const { target } = conditions[choice.value];
     if (target) {
       shown.push({ type: "scatter3d", mode: "markers", x: [target[0]], y: [target[1]], z: [target[2]], name: "target",
-        marker: { color: "#000", size: 5, symbol: "x" }, hoverinfo: "name+x+y+z" });
+        marker: { color: "#000", size: 5, symbol: "diamond" }, hoverinfo: "name+x+y+z" });
     }
     return shown;
   }

@@ -129,7 +129,7 @@ def test_a_part_that_fails_is_told_and_the_others_are_there(whole, monkeypatch):
     monkeypatch.setattr(report, "learner_acts", failing)
     told = []
     found = held(report.of_run(report.read(whole), load(whole), told.append))
-    assert told == found["notes"] == ["episodes is missing: RuntimeError: no such"]
+    assert told == found["notes"] == ["Episodes is missing: RuntimeError: no such"]
     assert "Learning" in found["sections"]
 
 
