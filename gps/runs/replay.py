@@ -1,4 +1,4 @@
-"""Episodes to look at: the learner in all conditions, and the controllers of the guider in those of training.
+"""Episodes to look at: of the learner, and of the guider, be it controllers or a policy that sees more.
 
 An evaluation is one program with the simulator in it. Where that calls the C engine back, JAX's cache can not keep the
 program, and compiling it takes seconds each time. Here acting is a program of its own, which the cache keeps, and the
@@ -22,8 +22,14 @@ from policies.policy import Policy
 Played = tuple[Float[Array, "C T+1 nstate"], Float[Array, "C T nu"]]  # physics states, and actions as applied
 
 
-def learner_acts(task: ControlTask, policy: Policy, contexts: Float[Array, "C nc"], key: PRNGKeyArray) -> Played:
-    """The same episodes as those of `gps.runs.evaluate.evaluate` without noise, but for rounding."""
+def policy_acts(
+    task: ControlTask, policy: Policy, contexts: Float[Array, "C nc"], key: PRNGKeyArray, privileged: bool = False
+) -> Played:
+    """The same episodes as those of `gps.runs.evaluate.evaluate` without noise, but for rounding.
+
+    Args:
+        privileged: it is the policy of a model-free guider; see `gps.tasks.episodes.act`.
+    """
 
     @jax.jit
     def begin(policy, contexts, keys):
@@ -36,7 +42,8 @@ def learner_acts(task: ControlTask, policy: Policy, contexts: Float[Array, "C nc
     @jax.jit
     def act(policy, contexts, noise, memory, t, states):
         def one(context, noise, memory, state):
-            return episodes.act(task, policy, context)(memory, t, state, jax.tree.map(lambda values: values[t], noise))
+            now = jax.tree.map(lambda values: values[t], noise)
+            return episodes.act(task, policy, context, privileged)(memory, t, state, now)
 
         return jax.vmap(one)(contexts, noise, memory, states)
 

@@ -22,7 +22,7 @@ from gps.runs.evaluate import judged
 from gps.runs.finish import drawn_by, scores_of
 from gps.runs.folder import RunFolder, iteration_seconds
 from gps.runs.metrics import RunError
-from gps.runs.replay import controllers_act, learner_acts
+from gps.runs.replay import Played, controllers_act, policy_acts
 from gps.runs.resume import Loaded
 from gps.settings import flat
 from gps.tasks.control_task import ControlTask, is_control, step_costs
@@ -163,17 +163,15 @@ def of_runs(runs: Sequence[Read], scores: Sequence[Score], note: Note) -> str:
 
 
 def played(loaded: Loaded, note: Note) -> Shown:
-    """The learner in all conditions, as in the last row of metrics, and the controllers in those of training."""
+    """The learner in all conditions, as in the last row of metrics, and the guider in those of training."""
     task = loaded.task
     assert is_control(task)
-    policy, controllers = loaded.guider.policy(loaded.state), loaded.controllers
     M = len(task.train_contexts)
     contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
     evaluating = jax.random.fold_in(jax.random.key(loaded.experiment.run.seed), 1)
-    states, us = learner_acts(task, policy, contexts, evaluating)
-    everywhere = contexts
-    if controllers is not None:
-        guided = controllers_act(task, controllers, states[:M, 0])
+    states, us = policy_acts(task, loaded.guider.policy(loaded.state), contexts, evaluating)
+    everywhere, guided = contexts, _guided(loaded, task, states[:M, 0], evaluating)
+    if guided is not None:
         states, us = (jnp.concatenate(pair) for pair in zip((states, us), guided, strict=True))
         everywhere = jnp.concatenate([contexts, contexts[:M]])
     acted = _acted(task, states, us, everywhere, note)
@@ -188,8 +186,18 @@ def played(loaded: Loaded, note: Note) -> Shown:
         targets=drawn_by(task, "target", contexts, note),
         model=getattr(task.simulator, "model", None),
         learner=Acted(**learner),
-        guider=None if controllers is None else Acted(**guider),
+        guider=None if guided is None else Acted(**guider),
     )
+
+
+def _guided(loaded: Loaded, task: ControlTask, starts: jax.Array, key: jax.Array) -> Played | None:
+    """The guider in the training conditions, from the learner's starts; None where there is none to show."""
+    if loaded.controllers is not None:
+        return controllers_act(task, loaded.controllers, starts)
+    guiding = getattr(loaded.guider, "guiding", lambda _: None)(loaded.state)
+    if guiding is None or not hasattr(task, "privileged"):
+        return None
+    return policy_acts(task, guiding, task.train_contexts, key, privileged=True)
 
 
 def _acted(task: ControlTask, states: Any, us: Any, contexts: Any, note: Note) -> dict[str, Any]:
@@ -212,7 +220,7 @@ def _acted(task: ControlTask, states: Any, us: Any, contexts: Any, note: Note) -
 def _episodes(shown: Shown, when: str, notes: _Notes) -> list[dict[str, Any]]:
     about = f"{when[0].upper()}{when[1:]}"
     if shown.guider is not None:
-        about += ", and the controllers of the guider, from the same starts and without noise"
+        about += ", and the guider in training conditions, from the same starts and without noise"
     crosses = {} if shown.learner.solved is None else {"about": "Crosses: not solved."}
     return [
         {**notes.part("Replay", replay=lambda: replay.replay(shown)), "about": f"{about}."},

@@ -49,7 +49,7 @@ class Shown:
     targets: Float[np.ndarray, "M+C 3"] | None  # m, what is to be reached
     model: mujoco.MjModel | None  # None: there is no scene
     learner: Acted  # in all of them
-    guider: Acted | None  # the controllers of the M training conditions, if the guider has some
+    guider: Acted | None  # in the M training conditions, where it can be shown
 
     def name(self, condition: Any) -> str:
         """Of a condition, with its context where that is short."""

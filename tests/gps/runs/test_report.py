@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.browser import opened
 from support.folders import contents
+from support.guided import arm, trained
 
 from dynamics.rollout import rollout
 from gps.cli.main import main
@@ -104,6 +105,28 @@ def test_episodes_are_those_of_the_last_evaluation_and_of_the_controllers(whole,
     np.testing.assert_allclose(numbers(replay["conditions"][3]["acted"]["learner"]["path"]).T, ends, atol=1e-4)
 
 
+def test_a_model_free_guider_acts_by_what_it_sees(quick, tmp_path):
+    """Its network runs once more over the whole of what it saw: memory, privileged observations and all."""
+    settings = arm("gpo-clip", "run.iterations=1", "guider.ppo.updates=1", "guider.learner.network.memory=3")
+    run = load(trained(tmp_path / "run", settings))
+    shown, task, networks = report.played(run, pytest.fail), run.task, run.guider.networks
+    xs, M = shown.guider.xs[:, :-1], len(task.train_contexts)
+    np.testing.assert_allclose(shown.guider.states[:, 0], shown.learner.states[:M, 0], atol=1e-6)
+
+    def seen(x, context):
+        obs = {"privileged_state": task.privileged(x, context), "state": task.observe(x, context, jnp.zeros(0))}
+        return networks.everything(obs)
+
+    o = run.state.normalizers["guider"](jax.vmap(jax.vmap(seen, (0, None)))(xs, task.train_contexts))
+    first = jnp.broadcast_to((jnp.arange(task.horizon) == 0)[:, None], (task.horizon, M))
+    memories = {"guider": jnp.zeros((M, 3))}
+    z = networks.run(run.state.params, ("guider",), memories, {"guider": jnp.swapaxes(o, 0, 1)}, first)["guider"][1]
+    distribution = networks.distribution
+    actions = distribution.environment(distribution.sample(z, jnp.zeros((*z.shape[:2], task.nu))))
+    np.testing.assert_allclose(shown.guider.us, jnp.swapaxes(task.simulator.clip(actions), 0, 1), atol=1e-5)
+    assert np.abs(shown.guider.us - shown.learner.us[:M]).max() > 1e-3
+
+
 def test_a_run_that_is_read_stays_as_it_is(whole, page_of):
     before = contents(whole.path)
     assert report.of_run(report.read(whole), load(whole), pytest.fail) == page_of  # and the page is the same each time
@@ -126,7 +149,7 @@ def test_a_part_that_fails_is_told_and_the_others_are_there(whole, monkeypatch):
     def failing(*_):
         raise RuntimeError("no such\nlimb")
 
-    monkeypatch.setattr(report, "learner_acts", failing)
+    monkeypatch.setattr(report, "policy_acts", failing)
     told = []
     found = held(report.of_run(report.read(whole), load(whole), told.append))
     assert told == found["notes"] == ["Episodes is missing: RuntimeError: no such"]
@@ -154,7 +177,7 @@ def test_the_command_writes_the_page_and_says_where(whole, tmp_path, capsys):
     assert main(["report", path, "--out", str(tmp_path / "new" / "page.html")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'new' / 'page.html'}\n"
     assert held((tmp_path / "new" / "page.html").read_text())["sections"]["Replay"]["about"].startswith(
-        "The learner after iteration 3 of 3, and the controllers"
+        "The learner after iteration 3 of 3, and the guider"
     )
     assert main(["report", path, path, "--out", str(tmp_path / "two.html")]) == 0
     assert "2 runs compared" in (tmp_path / "two.html").read_text()
