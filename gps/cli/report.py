@@ -21,13 +21,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page, and print its name."""
-    if len(options.runs) > 1 and (options.step is not None or options.allow_older):
+    several = len(options.runs) > 1
+    if several and (options.step is not None or options.allow_older):
         raise UserError(
             "report: --step and --allow-older choose a checkpoint of one run, and several runs are compared"
         )
     from gps.files import told, write_text
 
-    several = len(options.runs) > 1
     text = _compared(options) if several else _one(options)
     out = Path(options.out or ("report.html" if several else Path(options.runs[0]) / "figures" / "report.html"))
     with told(out.parent, "made"):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
@@ -19,11 +19,11 @@ from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask
 from policies.policy import Policy
 
-Played = tuple[Float[Array, "C T+1 nstate"], Float[Array, "C T nu"]]  # physics states, and actions as applied
+Played = tuple[Float[np.ndarray, "C T+1 nstate"], Float[np.ndarray, "C T nu"]]  # physics states, and actions as applied
 
 
 def policy_acts(
-    task: ControlTask, policy: Policy, contexts: Float[Array, "C nc"], key: PRNGKeyArray, privileged: bool = False
+    task: ControlTask, policy: Policy, contexts: Float[np.ndarray, "C nc"], key: PRNGKeyArray, privileged: bool = False
 ) -> Played:
     """The same episodes as those of `gps.runs.evaluate.evaluate` without noise, but for rounding.
 
@@ -51,7 +51,7 @@ def policy_acts(
     return _played(task, lambda *now: act(policy, contexts, noise, *now), memory, states)
 
 
-def controllers_act(task: ControlTask, controllers: LinearGaussian, starts: Float[Array, "M nstate"]) -> Played:
+def controllers_act(task: ControlTask, controllers: LinearGaussian, starts: Float[np.ndarray, "M nstate"]) -> Played:
     """The means of the controllers (leading M), each from its start."""
 
     @jax.jit
@@ -61,13 +61,19 @@ def controllers_act(task: ControlTask, controllers: LinearGaussian, starts: Floa
     return _played(task, lambda memory, t, states: (memory, act(controllers, t, states)), None, starts)
 
 
-def _played(task: ControlTask, act: Callable[..., tuple[Any, Array]], memory: Any, starts: Array) -> Played:
+def _played(task: ControlTask, act: Callable[..., tuple[Any, Array]], memory: Any, starts: Any) -> Played:
     """Let `act(memory, t, states) -> (memory, actions)` act in a batch of episodes."""
-    step = jax.jit(jax.vmap(task.simulator.step))
-    clip = jax.jit(jax.vmap(task.simulator.clip))
+
+    @jax.jit
+    def step(states, actions):
+        applied = jax.vmap(task.simulator.clip)(actions)
+        return jax.vmap(task.simulator.step)(states, applied), applied
+
     states, us = [starts], []
     for t in range(task.horizon):
         memory, actions = act(memory, t, states[-1])
-        us.append(clip(actions))
-        states.append(step(states[-1], us[-1]))
-    return jnp.stack(states, 1), jnp.stack(us, 1)
+        following, applied = step(states[-1], actions)
+        states.append(following)
+        us.append(applied)
+    # by numpy: of jax's own stacks each size would be compiled
+    return np.stack([np.asarray(one) for one in states], 1), np.stack([np.asarray(one) for one in us], 1)

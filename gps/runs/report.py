@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gps.columns import short
@@ -167,13 +166,13 @@ def played(loaded: Loaded, note: Note) -> Shown:
     task = loaded.task
     assert is_control(task)
     M = len(task.train_contexts)
-    contexts = jnp.concatenate([task.train_contexts, task.test_contexts])
+    contexts = np.concatenate([task.train_contexts, task.test_contexts])
     evaluating = jax.random.fold_in(jax.random.key(loaded.experiment.run.seed), 1)
     states, us = policy_acts(task, loaded.guider.policy(loaded.state), contexts, evaluating)
     everywhere, guided = contexts, _guided(loaded, task, states[:M, 0], evaluating)
     if guided is not None:
-        states, us = (jnp.concatenate(pair) for pair in zip((states, us), guided, strict=True))
-        everywhere = jnp.concatenate([contexts, contexts[:M]])
+        states, us = (np.concatenate(pair) for pair in zip((states, us), guided, strict=True))
+        everywhere = np.concatenate([contexts, contexts[:M]])
     acted = _acted(task, states, us, everywhere, note)
     learner, guider = (
         jax.tree.map(lambda a, part=part: a[part], acted) for part in (slice(len(contexts)), slice(len(contexts), None))
@@ -181,7 +180,7 @@ def played(loaded: Loaded, note: Note) -> Shown:
     return Shown(
         score=task.score,
         dt=task.dt,
-        contexts=np.asarray(contexts),
+        contexts=contexts,
         trained=M,
         targets=drawn_by(task, "target", contexts, note),
         model=getattr(task.simulator, "model", None),
@@ -190,14 +189,14 @@ def played(loaded: Loaded, note: Note) -> Shown:
     )
 
 
-def _guided(loaded: Loaded, task: ControlTask, starts: jax.Array, key: jax.Array) -> Played | None:
+def _guided(loaded: Loaded, task: ControlTask, starts: np.ndarray, key: jax.Array) -> Played | None:
     """The guider in the training conditions, from the learner's starts; None where there is none to show."""
     if loaded.controllers is not None:
         return controllers_act(task, loaded.controllers, starts)
     guiding = getattr(loaded.guider, "guiding", lambda _: None)(loaded.state)
     if guiding is None or not hasattr(task, "privileged"):
         return None
-    return policy_acts(task, guiding, task.train_contexts, key, privileged=True)
+    return policy_acts(task, guiding, np.asarray(task.train_contexts), key, privileged=True)
 
 
 def _acted(task: ControlTask, states: Any, us: Any, contexts: Any, note: Note) -> dict[str, Any]:
