@@ -1,4 +1,4 @@
-"""What is shown to a user as one line."""
+"""What is shown to a user, line by line."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ _LONGEST = 2000  # characters of a line
 
 
 class UserError(Exception):
-    """An error whose message says all that there is to say: commands print it in one line, without a trace."""
+    """An error whose message says all that there is to say: commands print it without a trace.
 
-
-def printable(text: str) -> str:
-    """A text as it may be printed, where a file may have had a say in it: no terminal takes a part for a command.
-
-    What is no printable character is written as its escape, and of a line too long to be read the middle is left out.
+    Each argument is a line, of which there is one where not several things are to be said.
     """
-    lines = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in text.split("\n"))
-    half = _LONGEST // 2
-    return "\n".join(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}" for line in lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
+
+
+def printable(line: str) -> str:
+    """A line as it may be printed, where a file may have had a say in it: no terminal takes a part for a command.
+
+    What is no printable character, a line break among them, is written as its escape, and of a line too long to be read
+    the middle is left out.
+    """
+    line, half = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 def described(error: Exception) -> str:

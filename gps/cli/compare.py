@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gps.cli import completion
 from gps.cli.train import settings_of
 
 GO_ON = "; the same command goes on from the last checkpoint of each run"
@@ -13,8 +14,10 @@ GO_ON = "; the same command goes on from the last checkpoint of each run"
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("compare", help="train guiders on the same tasks and seeds, and compare them")
-    parser.add_argument("tasks", nargs="+", metavar="task", help="see gps list")
-    parser.add_argument("--guiders", nargs="+", required=True, metavar="GUIDER", help="see gps list")
+    completion.tasks(parser.add_argument("tasks", nargs="+", metavar="task", help="see gps list"))
+    completion.guiders(
+        parser.add_argument("--guiders", nargs="+", required=True, metavar="GUIDER", help="see gps list")
+    )
     parser.add_argument("--seeds", type=int, default=5, help="how many; they are 0, 1, 2, ... (default: 5)")
     parser.add_argument("--iterations", type=int, help="of every run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run, as in train")

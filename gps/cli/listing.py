@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gps.cli import completion
 from gps.cli.explained import lines
 from gps.errors import printable
 from gps.experiments.lookup import GUIDERS, TASKS, unknown
@@ -17,12 +18,8 @@ from gps.settings import flat
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("list", help="the tasks, the guiders and the runs that there are")
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="a task or a guider, or a pattern such as 'reacher*': these alone, and no runs",
-    )
+    named = "a task or a guider, or a pattern such as 'reacher*': these alone, and no runs"
+    completion.both(parser.add_argument("names", nargs="*", metavar="NAME", help=named))
     parser.add_argument("--settings", action="store_true", help="with all their settings, defaults and what they mean")
     parser.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
     return parser

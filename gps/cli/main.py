@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line. Each command has a module, with `add` for its options and `run`, which alone imports jax."""
 
 from __future__ import annotations
@@ -7,20 +8,24 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gps.cli import check_task, compare, evaluate, export, listing, plot, report, train
+from gps.cli import check_task, compare, evaluate, export, listing, plot, render, report, sweep, train, view, watch
+from gps.cli.completion import complete
 from gps.errors import UserError, printable
 
-COMMANDS = (train, compare, evaluate, plot, report, export, listing, check_task)
+COMMANDS = (train, watch, compare, sweep, evaluate, plot, render, report, view, export, listing, check_task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Mistakes of the user are one line on standard error and status 2."""
     options = argparse.Namespace(command=None)
+    parser = _parser()
+    complete(parser)
     try:
-        _parser().parse_args(arguments, options)
+        parser.parse_args(arguments, options)
         return options.command.run(options)
     except (UserError, OSError) as error:
-        print(printable(f"gps: {error}"), file=sys.stderr)
+        lines = error.args if isinstance(error, UserError) else (error,)
+        print("\n".join(map(printable, (f"gps: {lines[0]}", *map(str, lines[1:])))), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gps: stopped{getattr(options.command, 'GO_ON', '')}", file=sys.stderr)
@@ -31,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """One whose messages repeat what was typed without what a terminal would obey."""
 
     def _print_message(self, message, file=None):
-        super()._print_message(printable(message), file)
+        super()._print_message("\n".join(map(printable, message.split("\n"))), file)
 
 
 class _Version(argparse.Action):

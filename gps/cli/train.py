@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gps
+from gps.cli import completion
 from gps.cli.explained import lines
 from gps.cli.reading import TRUST
 from gps.settings import SettingsError, override
@@ -18,14 +19,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("train", help="train a learner with the help of a guider", add_help=False)
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this; after a task, with all settings")
-    parser.add_argument("task", help="see gps list")
-    parser.add_argument("--guider", help="see gps list (default: badmm)")
+    completion.tasks(parser.add_argument("task", help="see gps list"))
+    completion.guiders(parser.add_argument("--guider", help="see gps list (default: badmm)"))
     parser.add_argument("--engine", help="auto, mujoco or mjx (default: auto)")
     parser.add_argument("--seed", type=int, help="of all random numbers (default: 0)")
     parser.add_argument("--iterations", type=int, help="with --resume, how many the run is to have in the end")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as guider.trust_region.kl_step=0.5"
-    )
+    assignment = "such as guider.trust_region.kl_step=0.5"
+    completion.settings(parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=assignment))
     parser.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     parser.add_argument("--trust", action="store_true", help=TRUST)
@@ -46,8 +46,10 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.programs import Programs
     from gps.runs.resume import resumed, shapes_of
     from gps.runs.teacher import with_teacher
+    from gps.runs.tensorboard import require_writer
     from gps.runs.train import train
 
+    require_writer(experiment)
     # code that this command line names, in whichever way, has been imported by now
     trusted = EVERYTHING if options.trust else experiment.code
 

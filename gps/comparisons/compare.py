@@ -235,7 +235,7 @@ def _named(task: str, guider: str) -> Iterator[None]:
         yield
     except SettingsError as error:
         hint = "; --set-for NAME KEY=VALUE sets it for one guider or task" if "unknown setting" in str(error) else ""
-        raise SettingsError(f"{task} by {guider}: {error}{hint}") from error
+        raise SettingsError(f"{task} by {guider}: {error.args[0]}{hint}", *error.args[1:]) from error
 
 
 def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:

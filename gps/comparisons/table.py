@@ -44,7 +44,7 @@ def markdown(results: Sequence[Result], goals: Goals) -> str:
     if scored:
         columns |= _scores(results, {result.score for result in scored}, goals)
     columns["training (s)"] = [_cell(result.seconds, result.finished) for result in results]
-    return _aligned(columns)
+    return aligned(columns)
 
 
 def _scores(results: Sequence[Result], scores: set[Score], goals: Goals) -> dict[str, list[str]]:
@@ -69,15 +69,15 @@ def _rate(solved: int, episodes: int) -> str:
     return f"{100 * solved / episodes:.0f} % ({solved} of {episodes})" if episodes else "-"
 
 
-def _aligned(columns: Mapping[str, Sequence[str]]) -> str:
-    """Texts to the left, numbers to the right."""
+def aligned(columns: Mapping[str, Sequence[str]], left: int = 2) -> str:
+    """A table in Markdown: the first `left` columns to the left, the others, which are numbers, to the right."""
     lines = [[], [], *([] for _ in next(iter(columns.values())))]
     for place, (name, cells) in enumerate(columns.items()):
         width = max(map(len, (name, *cells)))
-        left = place < 2
-        rule = "-" * width if left else "-" * (width - 1) + ":"
+        text = place < left
+        rule = "-" * width if text else "-" * (width - 1) + ":"
         for line, cell in zip(lines, (name, rule, *cells), strict=True):
-            line.append(cell.ljust(width) if left else cell.rjust(width))
+            line.append(cell.ljust(width) if text else cell.rjust(width))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

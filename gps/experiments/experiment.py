@@ -27,6 +27,7 @@ class RunSettings:
     iterations: int = 12  # of the whole run
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
     checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
+    tensorboard: bool = False  # event files of TensorBoard beside metrics.jsonl, in the run's folder
 
     def __post_init__(self):
         lookup.find("task", self.task)

@@ -1,4 +1,4 @@
-"""A GIF of the learner at work: MuJoCo's own pictures or skeletons, one tile for each of a few conditions."""
+"""The learner at work, as a GIF or MP4: MuJoCo's own pictures or skeletons, a tile for each of a few conditions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from gps.figures import video
 from gps.figures.episodes import LearnerEpisodes, reach
 from gps.files import written_whole
 
@@ -31,40 +32,47 @@ def shown_conditions(acted: LearnerEpisodes, count: int = 6) -> np.ndarray:
     return sound[np.unique(np.linspace(0, len(sound) - 1, min(count, len(sound))).round().astype(int))]
 
 
-def shown_times(acted: LearnerEpisodes) -> np.ndarray:
-    """Indices of the states that a GIF shows in real time, the first and the last among them."""
+def shown_times(acted: LearnerEpisodes, path: Path) -> np.ndarray:
+    """Indices of the states that are shown in real time, the first and the last among them."""
     last = acted.xs.shape[1] - 1
-    stride = max(1, math.ceil(SHORTEST / acted.dt - 1e-9), math.ceil(last / MOST_FRAMES))
+    most = last if path.suffix == video.SUFFIX else MOST_FRAMES
+    stride = max(1, math.ceil(SHORTEST / acted.dt - 1e-9), math.ceil(last / most))
     return np.unique(np.append(np.arange(0, last + 1, stride), last))
 
 
 def tile_pictures(
     acted: LearnerEpisodes, tiles: UInt8[np.ndarray, "C F size size 3"], path: Path, conditions: np.ndarray
 ) -> list[Path]:
-    """Save a looping GIF of square pictures for the `shown_times` of the `shown_conditions`; returns the file."""
-    columns = _columns(len(tiles))
+    """Save square pictures for the `shown_times` of these conditions; returns the file."""
+    columns, side = _columns(len(tiles)), tiles.shape[2]
     pictures = []
-    for number, t in enumerate(shown_times(acted)):
-        picture = Image.new("RGB", _size(len(tiles)), PAPER)
+    for number, t in enumerate(shown_times(acted, path)):
+        picture = Image.new("RGB", _size(len(tiles), side), PAPER)
         pen = _Pen(picture, 1)
         pen.text((10, HEADER - 7), f"t = {t * acted.dt:.2f} s", 13)
         for tile, condition in enumerate(conditions):
-            corner = (tile % columns * TILE, HEADER + tile // columns * TILE)
+            corner = (tile % columns * side, HEADER + tile // columns * side)
             picture.paste(Image.fromarray(tiles[tile, number]), corner)
-            pen.text((corner[0] + 9, corner[1] + TILE - 9), acted.said(condition), 11)
+            pen.text((corner[0] + 9, corner[1] + side - 9), acted.said(condition), 11)
         pictures.append(picture)
-    palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
-    return _save([p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures], acted, path)
+    if path.suffix != video.SUFFIX:
+        palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
+        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    return _save(pictures, acted, path)
 
 
 def skeletons(acted: LearnerEpisodes, path: Path, conditions: np.ndarray) -> list[Path]:
-    """Save a looping GIF of the skeletons of these conditions; returns the file."""
-    return _save(_frames(acted, conditions), acted, path)
+    """Save the skeletons of these conditions; returns the file."""
+    return _save(_frames(acted, shown_times(acted, path), conditions), acted, path)
 
 
 def _save(pictures: list[Image.Image], acted: LearnerEpisodes, path: Path) -> list[Path]:
-    """In real time."""
-    hundredths = np.round(100 * acted.dt * shown_times(acted)).astype(int)  # what GIF counts in: no error adds up
+    """In real time; a GIF loops."""
+    times = acted.dt * shown_times(acted, path)
+    if path.suffix == video.SUFFIX:
+        video.save([np.asarray(picture.convert("RGB")) for picture in pictures], times, HOLD, path)
+        return [path]
+    hundredths = np.round(100 * times).astype(int)  # what GIF counts in: no error adds up
     durations = [*(10 * np.diff(hundredths)).tolist(), round(1000 * HOLD)]
     with written_whole(path) as waiting:
         pictures[0].save(
@@ -77,8 +85,8 @@ def _columns(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def _size(count: int) -> tuple[int, int]:
-    return _columns(count) * TILE, -(-count // _columns(count)) * TILE + HEADER
+def _size(count: int, side: int = TILE) -> tuple[int, int]:
+    return _columns(count) * side, -(-count // _columns(count)) * side + HEADER
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ class _Pen:
         self.draw.text(tuple(self.fine * np.asarray(at)), text, color, font, anchor="ls")
 
 
-def _frames(acted: LearnerEpisodes, conditions: np.ndarray) -> list[Image.Image]:
+def _frames(acted: LearnerEpisodes, times: np.ndarray, conditions: np.ndarray) -> list[Image.Image]:
     assert acted.skeletons is not None
     plane = acted.plane
     mechanisms = acted.skeletons[conditions][..., plane]
@@ -139,7 +147,7 @@ def _frames(acted: LearnerEpisodes, conditions: np.ndarray) -> list[Image.Image]
     for tile in tiles:
         _Pen(ground).disc(view.pixels(view.centre, tile), reach(mechanisms) / view.half * TILE / 2, REACH)
     palette, pictures, before = _palette(), [], 0
-    for t in shown_times(acted):
+    for t in times:
         for tile in tiles:
             _Pen(ground).line(bodies[tile, before : t + 1, -1], 2, TRAIL)
         picture = ground.copy()

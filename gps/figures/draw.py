@@ -69,18 +69,32 @@ def draw_all(
 
 def animate(acted: LearnerEpisodes, simulated: Simulated | None, path: Path, note: Note) -> list[Path]:
     """An animation by MuJoCo's renderer where there is one, else of the skeleton, else none and a note why."""
-    conditions, times = animation.shown_conditions(acted), animation.shown_times(acted)
+    conditions = animation.shown_conditions(acted)
     if not len(conditions):
         return []
     why = "the task has no MuJoCo model"
     if simulated is not None:
-        targets = None if acted.targets is None else acted.targets[conditions]
         try:
-            tiles = render(simulated.model, simulated.states[conditions][:, times], targets, animation.TILE)
-            return animation.tile_pictures(acted, tiles, path, conditions)
+            return rendered(acted, simulated, path, conditions)
         except RenderError as error:
             why = f"MuJoCo's renderer failed ({error})"
     if acted.skeletons is None:
         note(f"figure animation is missing: {why}, and the task has no skeleton")
         return []
     return animation.skeletons(acted, path, conditions)
+
+
+def rendered(
+    acted: LearnerEpisodes, simulated: Simulated, path: Path, conditions: np.ndarray, side: int = animation.TILE
+) -> list[Path]:
+    """An animation by MuJoCo's renderer, GIF or MP4 by its name; the file.
+
+    Args:
+        conditions: their numbers; each is a tile of `side` pixels.
+
+    Errors:
+        RenderError where there is no GL library that works.
+    """
+    targets = None if acted.targets is None else acted.targets[conditions]
+    states = simulated.states[conditions][:, animation.shown_times(acted, path)]
+    return animation.tile_pictures(acted, render(simulated.model, states, targets, side), path, conditions)

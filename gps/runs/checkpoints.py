@@ -161,7 +161,7 @@ class Checkpoints:
                 return self._newest(read, step)  # a run that is trained meanwhile has newer ones, and deleted this one
             skipped.append(found)
         if skipped:
-            raise CheckpointError("no checkpoint is whole:\n" + "\n".join(f"  {damage}" for damage in skipped))
+            raise CheckpointError("no checkpoint is whole:", *(f"  {damage}" for damage in skipped))
         return None
 
     def _place(self, step: int) -> Path:
@@ -211,8 +211,8 @@ def _check_alike(place: Path, saved: dict[str, str], like: Any) -> None:
         return
     differing = [name for name in {**saved, **wanted} if saved.get(name) != wanted.get(name)]
     lines = [f"  '{n}': saved {saved.get(n, 'nothing')}, wanted {wanted.get(n, 'nothing')}" for n in differing]
-    text = "\n".join(lines) or "  the same leaves in another order"
-    raise CheckpointError(f"{place} holds a state of another structure (other settings?):\n{text}")
+    lines = lines or ["  the same leaves in another order"]
+    raise CheckpointError(f"{place} holds a state of another structure (other settings?):", *lines)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
     metrics.jsonl    one JSON object per iteration
     checkpoints/     see `gps.runs.checkpoints`
     figures/
+    tensorboard/     event files, where `run.tensorboard` asks for them
     summary.json     written when the run ends
     .lock            empty; locked by the process that trains
 
@@ -43,6 +44,7 @@ _CONFIG = "config.toml"
 _METRICS = "metrics.jsonl"
 _SUMMARY = "summary.json"
 _LOCK = ".lock"
+TENSORBOARD = "tensorboard"
 _SUBFOLDERS = ("checkpoints", "figures")
 _MOST = 2**24  # bytes of a summary
 EVERYTHING = ("*",)  # trusted: whatever code the settings of a run name
@@ -260,7 +262,7 @@ def _is_unused(path: Path) -> bool:
     if not path.is_dir():
         return False
     require_plain(path)
-    known = {_CONFIG, _LOCK, _METRICS, *_SUBFOLDERS}
+    known = {_CONFIG, _LOCK, _METRICS, TENSORBOARD, *_SUBFOLDERS}
     if any(entry.name not in known and not is_temporary(entry.name) for entry in path.iterdir()):
         return False
     if any((path / name).is_file() for name in _SUBFOLDERS) or Metrics(path / _METRICS).lines():

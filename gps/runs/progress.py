@@ -119,6 +119,10 @@ class Progress:
         clock.tick()
         view.row(row)
 
+    def earlier(self, row: Mapping[str, Any]) -> None:
+        """Show the row of one of the iterations that were done before."""
+        self._entered()[0].row(row)
+
     def note(self, message: str) -> None:
         """Show a message that must not be missed, above the table or as a line."""
         self._entered()[0].note(printable(message))

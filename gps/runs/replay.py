@@ -34,7 +34,7 @@ def policy_acts(
     @jax.jit
     def begin(policy, contexts, keys):
         def one(context, key):
-            start, noise = episodes.draw(task, policy, key, 0.0)
+            start, noise = episodes.chances(task, policy, key)
             return task.initial_state(start, context), noise, episodes.start_acting(task, policy)
 
         return jax.vmap(one)(contexts, keys)

@@ -24,6 +24,7 @@ from gps.runs.programs import Programs, use_compilation_cache
 from gps.runs.progress import Progress
 from gps.runs.resume import restore
 from gps.runs.teacher import with_teacher
+from gps.runs.tensorboard import events, require_writer
 from gps.runs.warnings import warnings_of
 from gps.tasks.control_task import is_control
 
@@ -46,10 +47,11 @@ def train(
 
     Errors:
         DivergedError when nothing can be learned from an iteration (a checkpoint of the state before it is saved
-        first; see `Guider.check` and `Guider.judge`), CheckpointError when
-        there are checkpoints but none is whole, RunError when another process trains this run or when rows of its
-        metrics or all its checkpoints were lost. The last three leave the run as it is.
+        first; see `Guider.check` and `Guider.judge`), SettingsError where it asks for event files that nothing can
+        write, CheckpointError when there are checkpoints but none is whole, RunError when another process trains this
+        run or when rows of its metrics or all its checkpoints were lost. The last four leave the run as it is.
     """
+    require_writer(folder.experiment)
     with folder.locked():
         return _train(folder, quiet, started, programs)
 
@@ -73,7 +75,8 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         folder.checkpoints.save(step, Saved(state, best.policy), meta)
 
     stream = io.StringIO() if quiet else None
-    with Progress(run.iterations, _title(experiment), columns_of(guider), stream, done=first) as progress:
+    shown = Progress(run.iterations, title_of(experiment), columns_of(guider), stream, done=first)
+    with shown as progress, events(folder, rows) as log:
         for note in begun.notes:
             progress.note(note)
         for i in range(first, run.iterations):
@@ -98,6 +101,7 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
             if last or (i + 1) % run.checkpoint_every == 0:
                 save(i + 1)
             rows.append(row)
+            log(row)
             progress.update(row)
             for warning in warnings_of(rows):
                 progress.note(warning)
@@ -142,7 +146,8 @@ def _saved_first(folder: RunFolder, i: int, save: Callable[[int], None]) -> Iter
         raise
 
 
-def _title(experiment: Experiment) -> str:
+def title_of(experiment: Experiment) -> str:
+    """What stands above a run's progress."""
     run = experiment.run
     engine = f", engine {resolve_engine(run.engine)}" if experiment.simulated else ""
     return f"{run.task} by {run.guider}, seed {run.seed}{engine}"

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gps.settings import SettingsError
 from gps.tasks.check_control import check_control
 from gps.tasks.control_task import is_control
 from gps.tasks.task import ActionSpace, Environment, State
@@ -46,10 +47,10 @@ def serious(findings: list[str]) -> list[str]:
 
 
 def require_sound(task: Environment) -> list[str]:
-    """Raise ValueError with all that is wrong with a task; returns the warnings."""
+    """Raise SettingsError with all that is wrong with a task; returns the warnings."""
     findings = check_task(task)
     if wrong := serious(findings):
-        raise ValueError("\n".join(wrong))
+        raise SettingsError(*wrong)
     return findings
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -50,20 +48,21 @@ def start_acting(task: ControlTask, policy: Policy) -> tuple[Array, Array]:
     return jnp.zeros((task.history, task.frame_size)), policy.start_memory()
 
 
-def draw(task: ControlTask, policy: Policy, key: PRNGKeyArray, std: float) -> tuple[PRNGKeyArray, Any]:
-    """The key of an episode's start, and the noise of its T steps, as `act` takes it."""
+def chances(
+    task: ControlTask, policy: Policy, key: PRNGKeyArray, std: float = 0.0
+) -> tuple[PRNGKeyArray, dict[str, Array]]:
+    """What is random in an episode: the key of its start, and the noise of each of its steps for the actor of `act`."""
     start, action, frame = jax.random.split(key, 3)
-    noise = {
+    return start, {
         "action": std * policy.noise(action, (task.horizon,)),
         "frame": jax.random.normal(frame, (task.horizon, task.noise_size)),
     }
-    return start, noise
 
 
 def run_episode(
     task: ControlTask, policy: Policy, context: Float[Array, " nc"], key: PRNGKeyArray, std: float = 0.0
 ) -> Trajectory:
     """One episode of the learner; its actions carry `std` times the policy's own noise."""
-    start, noise = draw(task, policy, key, std)
+    start, noise = chances(task, policy, key, std)
     actor, memory = act(task, policy, context), start_acting(task, policy)
     return rollout(task.simulator, actor, task.initial_state(start, context), noise, memory)

@@ -96,6 +96,7 @@ def test_an_error_of_the_disk_is_a_line_with_the_file_and_what_to_do():
 
 
 def test_what_a_terminal_would_obey_is_printed_as_escapes():
-    assert printable("plain ä\nline") == "plain ä\nline"
+    assert printable("plain ä") == "plain ä"
+    assert printable("a\nb") == r"a\nb"
     assert printable("\x1b]0;t\x07\r\u202e\udcff") == r"\x1b]0;t\x07\r\u202e\udcff"
-    assert len(printable("a" * 10**6 + "\n" + "b" * 10**6)) < 5000
+    assert len(printable("a" * 10**6)) < 5000

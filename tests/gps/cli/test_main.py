@@ -12,6 +12,7 @@ from support.tiny import TRAIN
 from gps.cli.main import main
 from gps.experiments.lookup import TASKS
 from gps.guiders.model_based.scaffold import ModelBased
+from gps.settings import SettingsError
 
 
 def test_the_installed_script_is_this_command_line():
@@ -123,3 +124,29 @@ def test_a_mistake_of_ours_is_no_mistake_of_the_user(said, monkeypatch):
     monkeypatch.setattr(ModelBased, "check", broken)
     with pytest.raises(ValueError, match="shapes"):
         said(*TRAIN, "--out", "run")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "pendulum", "--set", ".=a\nb = 1"],
+        ["train", "a\nb"],
+        ["train", "reacher", "--set", "guider.a\nb.c=1"],
+        ["train", "reacher", "--set", "run.seed.a\nb=1"],
+        ["evaluate", "no\nsuch run"],
+    ],
+)
+def test_line_breaks_in_what_was_typed_make_no_second_line(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_says_several_things_says_each_in_a_line(capsys, monkeypatch):
+    def failing(_):
+        raise SettingsError("one\n", "two")
+
+    monkeypatch.setattr("gps.cli.listing.run", failing)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "gps: one\\n\ntwo\n"

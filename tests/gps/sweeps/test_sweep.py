@@ -1,0 +1,110 @@
+"""Cells are run once, their results are those of their runs, and what fails stops nothing."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from gps.runs.folder import RunError, RunFolder
+from gps.settings import SettingsError
+from gps.sweeps.sweep import sweep
+
+VARY = "guider.ppo.updates = [1, 2, 3]\nguider.ppo.clip = [0.1, 0.3]"
+
+
+def score(experiment):
+    """Best at updates = 2 and clip = 0.3."""
+    return -abs(experiment.guider.ppo.updates - 2) + experiment.guider.ppo.clip + 0.01 * experiment.run.seed
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_cells_are_ranked_by_their_mean_over_seeds_and_run_once(plan, formula, tmp_path, workers):
+    jobs, told = formula(score), []
+    made = plan(VARY, values=f"seeds = 2\nworkers = {workers}")
+    results, text = sweep(made, tmp_path / "out", tell=told.append)
+    assert len(told) == len(results) == 6
+    assert len(jobs.ran) == 12
+    best = results[0]
+    assert best.cell.changes == {"guider.ppo.updates": 2, "guider.ppo.clip": 0.3}
+    np.testing.assert_allclose(float(best.value.value), 0.305)
+    values = [float(result.value.value) for result in results]
+    assert values == sorted(values, reverse=True)
+    assert (tmp_path / "out/sweep.md").read_text() == f"# Sweep\n\n{text}"
+    rows = list(csv.DictReader((tmp_path / "out/sweep.csv").open()))
+    np.testing.assert_allclose([float(row["learner_return"]) for row in rows], values)
+    assert (tmp_path / "out/sweep.png").exists()
+    experiment = RunFolder.open(best.cell.paths[1]).experiment
+    assert (experiment.run.seed, experiment.guider.ppo.updates) == (1, 2)
+
+    again = formula(score)
+    assert [result.cell for result in sweep(made, tmp_path / "out", tell=told.append)[0]] == [r.cell for r in results]
+    assert again.ran == []
+    wider = plan(VARY.replace("[1, 2, 3]", "[1, 2, 3, 4]"), values="seeds = 2")
+    sweep(wider, tmp_path / "out", tell=told.append)
+    assert sorted(again.ran) == sorted(f"updates=4,clip={c}-seed{s}" for c in (0.1, 0.3) for s in (0, 1))
+
+
+def test_the_direction_can_be_turned(plan, formula, tmp_path):
+    formula(score)
+    results, _ = sweep(plan(VARY, values='direction = "min"'), tmp_path / "out", tell=lambda _: None)
+    assert results[0].cell.changes["guider.ppo.updates"] != 2
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(plan, formula, tmp_path):
+    jobs = formula(lambda experiment: None if experiment.guider.ppo.updates == 2 else score(experiment))
+    results, text = sweep(plan(VARY), tmp_path / "out", tell=lambda _: None)
+    assert [result.failed for result in results] == ["", "", "", "", "it diverged", "it diverged"]
+    assert text.count("Failed: updates=2") == 2
+    jobs = formula(score)
+    results, _ = sweep(plan(VARY), tmp_path / "out", tell=lambda _: None)
+    assert {name.partition(",")[0] for name in jobs.ran} == {"updates=2"}
+    assert not any(result.failed for result in results)
+
+
+def test_what_stops_a_sweep_stops_its_jobs(plan, formula, tmp_path):
+    jobs = formula(score)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(plan(VARY), tmp_path / "out", tell=interrupted)
+    assert jobs.ran[-1] == "stopped"
+
+
+def test_optuna_goes_on_where_it_was_stopped(plan, formula, tmp_path):
+    made = plan("guider.ppo.updates = { low = 1, high = 60 }", values='search = "optuna"\ntrials = 6')
+    jobs, told = formula(score), []
+
+    def stop(line):
+        told.append(line)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(made, tmp_path / "out", tell=stop)
+    first = [name for name in jobs.ran if name != "stopped"]
+    jobs = formula(score)
+    results, _ = sweep(made, tmp_path / "out", tell=lambda _: None)
+    assert len({result.cell.name for result in results}) == len({*first, *jobs.ran})
+    assert not set(first[:3]) & set(jobs.ran)
+
+
+def test_mistakes_are_errors_before_anything_is_run(plan, formula, tmp_path):
+    jobs = formula(score)
+    with pytest.raises(SettingsError, match=r"unknown objective 'lerner_return'; did you mean 'learner_return'"):
+        sweep(plan(VARY, values='objective = "lerner_return"'), tmp_path / "a", tell=lambda _: None)
+    assert jobs.ran == []
+    with pytest.raises(RunError, match=r"summary.json has no such number; it has learner_return"):
+        sweep(plan(VARY, values='objective = "model_error"'), tmp_path / "a", tell=lambda _: None)
+    assert jobs.ran == ["updates=1,clip=0.1-seed0", "stopped"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/sweep.csv").write_text("mine")
+    with pytest.raises(RunError, match=r"sweep.csv exists and is of no sweep"):
+        sweep(plan(VARY), tmp_path / "b", tell=lambda _: None)
+    assert (tmp_path / "b/sweep.csv").read_text() == "mine"
+    sweep(plan("guider.ppo.updates = [1]"), tmp_path / "c", tell=lambda _: None)
+    with pytest.raises(SettingsError, match=r"is a run with guider.ppo.unroll = \d+, not 3; use a new --out"):
+        sweep(plan("guider.ppo.updates = [1]", settings="guider.ppo.unroll = 3"), tmp_path / "c", tell=lambda _: None)
