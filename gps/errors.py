@@ -23,3 +23,9 @@ def printable(line: str) -> str:
     """
     line, half = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), _LONGEST // 2
     return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def described(error: Exception) -> str:
+    """An error in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

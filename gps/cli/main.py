@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gps.cli import check_task, compare, evaluate, export, listing, plot, render, sweep, train, view, watch
+from gps.cli import check_task, compare, evaluate, export, listing, plot, render, report, sweep, train, view, watch
 from gps.cli.completion import complete
 from gps.errors import UserError, printable
 
-COMMANDS = (train, watch, compare, sweep, evaluate, plot, render, view, export, listing, check_task)
+COMMANDS = (train, watch, compare, sweep, evaluate, plot, render, report, view, export, listing, check_task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gps.comparisons.statistics import Curve, Estimate, Goals, Result
-from gps.figures.style import COLORS, GREY, MOST_MARKERS, POINT, WIDE, save, styled
+from gps.figures.fields import COLORS, GREY
+from gps.figures.style import MOST_MARKERS, POINT, WIDE, save, styled
 
 DECADE = 10  # an axis that spans less is linear: a logarithmic one would have no labels, or too many
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))  # five lines, eight colours and seven markers: forty looks

@@ -13,10 +13,11 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from gps.errors import described
 from gps.figures import animation, episodes, returns, run
 from gps.figures.episodes import LearnerEpisodes
+from gps.figures.fields import Rows
 from gps.figures.render import RenderError, render
-from gps.figures.style import Rows
 from gps.tasks.task import RETURN
 
 Note = Callable[[str], None]  # takes a line for the user
@@ -97,9 +98,3 @@ def rendered(
     targets = None if acted.targets is None else acted.targets[conditions]
     states = simulated.states[conditions][:, animation.shown_times(acted, path)]
     return animation.tile_pictures(acted, render(simulated.model, states, targets, side), path, conditions)
-
-
-def described(error: Exception) -> str:
-    """An error in one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

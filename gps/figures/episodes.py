@@ -15,7 +15,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from gps.figures.axes import fit_scale
-from gps.figures.style import BLUE, COLORS, GREEN, GREY, NARROW, RED, WIDE, save, styled
+from gps.figures.fields import BLUE, COLORS, GREEN, GREY, RED
+from gps.figures.style import NARROW, WIDE, save, styled
 from gps.tasks.task import Score
 
 MOST_PATHS = 60  # more would hide each other

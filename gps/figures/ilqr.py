@@ -19,7 +19,8 @@ from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
 from controllers.ilqr import Solution
 from gps.figures.axes import fit_scale
-from gps.figures.style import BLUE, COLORS, GREY, MOST_MARKERS, RED, WIDE, styled
+from gps.figures.fields import BLUE, COLORS, GREY, RED
+from gps.figures.style import MOST_MARKERS, WIDE, styled
 from gps.files import written_whole
 
 PANELS = [["states", "actions"], ["cost", "decrease"], ["gradient", [["regularisation"], ["step size"]]]]

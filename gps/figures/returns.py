@@ -8,21 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gps.figures.axes import fit_scale
-from gps.figures.style import BLUE, GREEN, RED, WIDE, Rows, curve, numbers, save, styled
-
-RETURNS = (
-    ("learner_return", RED, "^-", "learner, most likely actions"),
-    ("learner_return_sampled", GREEN, "s-", "learner, sampled actions"),
-    ("train_return", BLUE, "o-", "whoever acts in training"),
-)
-PANELS = (  # what ties guider and learner, as far as a method has it
-    ("kl_to_learner", "KL, guider and learner (nats)"),
-    ("alpha", "penalty alpha"),
-    ("advice", "weight of imitation"),
-    ("guider_entropy", "entropy of the guider (nats)"),
-    ("learner_entropy", "entropy of the learner (nats)"),
-)
-SIGNED = ("guider_entropy", "learner_entropy")  # not on a logarithm
+from gps.figures.fields import BLUE, MODEL_FREE, RETURNS, SIGNED, Rows, numbers
+from gps.figures.style import WIDE, curve, save, styled
 
 
 def returns(rows: Rows, path: Path) -> list[Path]:
@@ -39,7 +26,7 @@ def returns_figure(rows: Rows) -> Figure | None:
     curves = [(found, *look) for found, *look in curves if len(found[0])]
     if not curves:
         return None
-    ties = [(field, label, found) for field, label in PANELS if len((found := numbers(rows, "steps", field))[0])]
+    ties = [(field, label, found) for field, label in MODEL_FREE if len((found := numbers(rows, "steps", field))[0])]
     last = max(steps[-1] for steps, _ in [found for found, *_ in curves] + [found for *_, found in ties]) / 1000
     figure = Figure(figsize=(WIDE, 2.0 * (1 + (len(ties) > 0))))
     parts = np.atleast_1d(np.asarray(figure.subfigures(2 if ties else 1, 1)))

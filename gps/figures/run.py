@@ -11,24 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gps.figures.axes import fit_scale, symlog, whole_numbers
-from gps.figures.style import BLUE, GREEN, GREY, NARROW, RED, WIDE, Rows, curve, floats, numbers, save, styled
+from gps.figures.fields import BLUE, COSTS, GREY, MODELS, RED, SCORES, SOLVED, TIES, Rows, gains, numbers, shares
+from gps.figures.style import NARROW, WIDE, curve, save, styled
 from gps.tasks.task import Score
 
-TIES = (
-    ("lambda_norm", r"$|\lambda|$ (cost per action)"),
-    ("penalty", "penalty (cost per nat)"),
-    ("price", "price (cost per nat)"),
-    ("violation", "violation of the constraint"),
-    ("kl_to_learner", "KL to learner (nat/step)"),
-    ("eta", r"$\eta$ (cost per nat)"),
-    ("kl_step", "KL of iteration (nat/step)"),
-)
-MODELS = (
-    ("model_error", "relative model error"),
-    ("prior_strength", "prior (in samples)"),
-    ("untrusted_models", "models not trusted"),
-    ("saturated_actions", "share of actions at a limit"),
-)
 MOST_SHAPES = 2000  # more dots than this are pixels in a PDF too
 
 
@@ -55,34 +41,17 @@ def improvement(rows: Rows, path: Path) -> list[Path]:
 @styled
 def learning_curves_figure(rows: Rows, score: Score) -> Figure | None:
     """Score, cost and success against simulator steps: mean and range of the controllers, means of the learner."""
-    scores = (
-        ("controllers_score", BLUE, "o-", "controllers, mean"),
-        ("train_score", GREEN, "s-", "learner, training conditions"),
-        ("test_score", RED, "^-", "learner, test conditions"),
-        ("test_score_worst", RED, ":", "learner, worst test condition"),
-    )
-    costs = (
-        ("cost", BLUE, "o-", "controllers, mean"),
-        ("train_cost", GREEN, "s-", "learner, training conditions"),
-        ("test_cost", RED, "^-", "learner, test conditions"),
-    )
-    solved = (
-        ("train_solved", GREEN, "s-", "learner, training conditions"),
-        ("test_solved", RED, "^-", "learner, test conditions"),
-    )
-    panels = [(score.label, scores), ("cost of an episode", costs)]
+    panels = [(score.label, SCORES), ("cost of an episode", COSTS)]
     if any(row.get("test_solved") is not None for row in rows):
-        panels.append(("solved (%)", solved))
+        panels.append(("solved (%)", SOLVED))
     figure = Figure(figsize=(WIDE, 2.4))
     handles = {}
     for axes, (label, fields) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for field, color, line, name in fields:
-            steps, values = numbers(rows, "steps", field)
-            if fields is solved:
-                values = 100 * values / numbers(rows, "steps", field.replace("solved", "episodes"))[1]
+            steps, values = shares(rows, field) if fields is SOLVED else numbers(rows, "steps", field)
             curve(axes, steps / 1000, values, np.nanmean, color=color, line=line, label=name)
         axes.set(xlabel="simulator steps (thousands)", xlim=(0, None), ylabel=label)
-        if fields is solved:
+        if fields is SOLVED:
             axes.set_ylim(-3, 103)
         else:
             fit_scale(axes)
@@ -136,11 +105,7 @@ def _over_iterations(rows: Rows, fields: tuple[tuple[str, str], ...]) -> Figure 
 @styled
 def improvement_figure(rows: Rows) -> Figure | None:
     """What each iteration gained per condition against what the local models promised."""
-    pairs = [
-        (row["iteration"] + 1, floats(row, "predicted_improvement"), floats(row, "actual_improvement")) for row in rows
-    ]
-    points = np.concatenate([np.empty((0, 3)), *(np.column_stack(np.broadcast_arrays(*pair)) for pair in pairs)])
-    points = points[np.isfinite(points).all(1)]
+    points = gains(rows)
     if not len(points):
         return None
     iterations, predicted, actual = points.T

@@ -1,14 +1,11 @@
-"""How figures look, made for a two-column paper, how they are saved, and what is read from metrics for them.
+"""How figures look, made for a two-column paper, and how they are saved.
 
-Nothing passes through pyplot: no backend is chosen and no setting of the user's changes. What is null, NaN or
-infinite in the metrics is left out.
+Nothing passes through pyplot: no backend is chosen and no setting of the user's changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -18,11 +15,7 @@ from matplotlib.figure import Figure
 
 from gps.files import written_whole
 
-Rows = Sequence[Mapping[str, Any]]  # of `RunFolder.read_metrics`
-
 WIDE, NARROW = 7.0, 3.4  # inches: the text and one column of a two-column paper
-BLUE, GREEN, RED, GREY = "#0072B2", "#009E73", "#D55E00", "#6B6B6B"  # after Okabe and Ito: safe for the colour-blind
-COLORS = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)  # in the order of use
 MOST_MARKERS = 40  # a curve with more points is a line without markers
 POINT = 4  # points, the width of a band over one x
 
@@ -50,22 +43,6 @@ STYLE = {
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
 }
 styled = matplotlib.style.context(["default", STYLE])  # a decorator; on matplotlib's own defaults, not the user's
-
-
-def numbers(rows: Rows, x: str, field: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n M"]]:
-    """Of the n rows with a finite number in `field`: their `x`, and the field with NaN for what is not finite.
-
-    Iterations count from 1, as on the terminal.
-    """
-    found = [(row.get(x), floats(row, field)) for row in rows]
-    found = [(at, values) for at, values in found if at is not None and np.isfinite(values).any()]
-    values = np.stack([values for _, values in found]) if found else np.empty((0, 1))
-    return np.array([at for at, _ in found], float) + (x == "iteration"), np.where(np.isfinite(values), values, np.nan)
-
-
-def floats(row: Mapping[str, Any], field: str) -> np.ndarray:
-    """The numbers of a field, NaN for each that is null."""
-    return np.atleast_1d(np.array(row.get(field), float))  # None becomes NaN
 
 
 def curve(axes: Axes, x, values: Float[np.ndarray, "n M"], middle, *, color: str, line: str, label: str) -> None:

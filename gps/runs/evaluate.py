@@ -78,20 +78,26 @@ def evaluate(
 
     def one(context, key):
         trajectory = run_episode(task, policy, context, key, std)
-        states, us = trajectory.states, trajectory.actions
-        xs = jax.vmap(task.control_state)(states)
-        score = task.measure(xs, us, context)
-        sound = jnp.isfinite(xs).all() & jnp.isfinite(score)
-        solved = getattr(task, "solved", None)
-        return Evaluation(
-            score=jnp.where(sound, score, jnp.nan),
-            solved=None if solved is None else solved(xs, us, context) & sound,
-            cost=episode_cost(task, xs, us, context),
-            states=states,
-            us=us,
-        )
+        return judged(task, trajectory.states, trajectory.actions, context)
 
     return jax.vmap(one)(contexts, jax.random.split(key, len(contexts)))
+
+
+def judged(
+    task: ControlTask, states: Float[Array, "T+1 nstate"], us: Float[Array, "T nu"], context: Float[Array, " nc"]
+) -> Evaluation:
+    """What one episode is worth."""
+    xs = jax.vmap(task.control_state)(states)
+    score = task.measure(xs, us, context)
+    sound = jnp.isfinite(xs).all() & jnp.isfinite(score)
+    solved = getattr(task, "solved", None)
+    return Evaluation(
+        score=jnp.where(sound, score, jnp.nan),
+        solved=None if solved is None else solved(xs, us, context) & sound,
+        cost=episode_cost(task, xs, us, context),
+        states=states,
+        us=us,
+    )
 
 
 def episode_count(task: Environment) -> int:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dynamics.engines import resolve_engine
-from gps.errors import printable
+from gps.errors import described, printable
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
@@ -122,7 +122,7 @@ def shown_episodes(
     task: ControlTask, evaluation: Evaluation, note: Callable[[str], None]
 ) -> tuple[LearnerEpisodes, Simulated]:
     """What figures show of an evaluation: its test conditions. A skeleton or a target that fails is left out."""
-    from gps.figures.draw import Simulated, described
+    from gps.figures.draw import Simulated
     from gps.figures.episodes import LearnerEpisodes
 
     count = len(task.train_contexts)
@@ -132,17 +132,6 @@ def shown_episodes(
     def derived(states, us, contexts):
         xs = jax.vmap(jax.vmap(task.control_state))(states)
         return xs, jax.vmap(functools.partial(step_costs, task))(xs, us, contexts)
-
-    def drawn(name, values):
-        member = getattr(task, name, None)
-        if member is None:
-            return None
-        for _ in values.shape[:-1]:
-            member = jax.vmap(member)
-        try:
-            return np.asarray(jax.jit(member)(values), float)
-        except Exception as error:
-            return note(f"`{name}` of the task is not drawn: {described(error)}")
 
     xs, costs = jax.tree.map(np.asarray, derived(test.states, test.us, task.test_contexts))
     acted = LearnerEpisodes(
@@ -154,8 +143,24 @@ def shown_episodes(
         us=np.asarray(test.us),
         costs=costs,
         dt=task.dt,
-        skeletons=drawn("skeleton", xs),
-        targets=drawn("target", task.test_contexts),
-        train_targets=drawn("target", task.train_contexts),
+        skeletons=drawn_by(task, "skeleton", xs, note),
+        targets=drawn_by(task, "target", task.test_contexts, note),
+        train_targets=drawn_by(task, "target", task.train_contexts, note),
     )
     return acted, Simulated(task.simulator.model, np.asarray(test.states))
+
+
+def drawn_by(task: ControlTask, name: str, values: Any, note: Callable[[str], None]) -> np.ndarray | None:
+    """What the task's `skeleton` or `target` says of states or contexts (any leading axes); None where it has none.
+
+    Where it fails, a line goes to `note`.
+    """
+    member = getattr(task, name, None)
+    if member is None:
+        return None
+    for _ in values.shape[:-1]:
+        member = jax.vmap(member)
+    try:
+        return np.asarray(jax.jit(member)(values), float)
+    except Exception as error:
+        return note(f"`{name}` of the task is not drawn: {described(error)}")

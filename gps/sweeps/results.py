@@ -142,7 +142,8 @@ def figure(plan: Plan, objective: Objective, ranked: Sequence[Result], path: Pat
     from matplotlib.figure import Figure  # it takes 2 s to import, and only the end needs it
 
     from gps.figures.axes import fit_scale
-    from gps.figures.style import BLUE, GREY, RED, WIDE, save, styled
+    from gps.figures.fields import BLUE, GREY, RED
+    from gps.figures.style import WIDE, save, styled
 
     shown = [result for result in ranked if math.isfinite(result.value.value)]
 

@@ -23,13 +23,21 @@ def stack_frames(frames: Float[Array, "T nf"], history: int) -> Float[Array, "T 
     return frames[jnp.maximum(index, 0)].reshape(len(frames), -1)
 
 
-def act(task: ControlTask, policy: Policy, context: Float[Array, " nc"]):
-    """A policy as an actor for `rollout`; noise is {"action": as the policy's, "frame": (noise_size)} a step."""
+def act(task: ControlTask, policy: Policy, context: Float[Array, " nc"], privileged: bool = False):
+    """A policy as an actor for `rollout`; noise is {"action": as the policy's, "frame": (noise_size)} a step.
+
+    Args:
+        privileged: it is the policy of a model-free guider, which sees what is privileged before the frames.
+    """
 
     def actor(memory, t, state, noise):
         frames, memory = memory
-        frames = remember(frames, t, task.observe(task.control_state(state), context, noise["frame"]))
-        memory, action = policy.act(memory, frames.reshape(-1), noise["action"])
+        x = task.control_state(state)
+        frames = remember(frames, t, task.observe(x, context, noise["frame"]))
+        o = frames.reshape(-1)
+        if privileged:
+            o = jnp.concatenate([task.privileged(x, context), o])  # pyright: ignore[reportAttributeAccessIssue]
+        memory, action = policy.act(memory, o, noise["action"])
         return (frames, memory), action
 
     return actor

@@ -10,8 +10,10 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import random
+import re
 import resource
 import shutil
 import sys
@@ -28,6 +30,7 @@ from support.guided import rows_of, tables
 from support.sharing import share_programs
 
 from gps.cli.main import main
+from gps.figures.report.page import unpacked
 from gps.files import written_whole
 from gps.runs import finish
 from gps.runs.folder import RunFolder
@@ -41,7 +44,10 @@ TRAIN = [
     *(f"--set={name}={value}" for name, value in SETTINGS.items() if name not in ("run.task", "run.guider")),
 ]
 RESUME = [*TRAIN, "--resume"]
-READERS = {"evaluate": ["evaluate", "run"], "plot": ["plot", "run"], "list": ["list", "--runs", "."]}
+READERS = {
+    **{name: [name, "run"] for name in ("evaluate", "plot", "report")},
+    "list": ["list", "--runs", "."],
+}
 
 
 class Violation(AssertionError):
@@ -129,6 +135,8 @@ class Trial:
                     raise self.violation(f"the other run is hidden: {answer.out[-300:]!r}")
             elif name == "plot":
                 answers.add(self.expect(answer, names, lambda: self.drawn() == self.whole.drawn))
+            elif name == "report":
+                answers.add(self.expect(answer, names, lambda: self.reported() == self.whole.reported))
             else:
                 answers.add(self.expect(answer, names, lambda out=answer.out: out == self.whole.evaluated))
         return answers
@@ -146,6 +154,13 @@ class Trial:
     def drawn(self) -> str:
         return (self.run / "figures" / "drawn.txt").read_text()
 
+    def reported(self) -> list[Any]:
+        """The learning curves of the page, but for the times."""
+        text = (self.run / "figures" / "report.html").read_text()
+        report = json.loads(unpacked(re.search(r'id="report">([^<]*)<', text)[1]))
+        panels = next(part["panels"] for part in report["sections"] if part["title"] == "Learning")
+        return [(trace["xs"]["steps"], trace["y"]) for panel in panels for trace in panel["data"]]
+
     def outside(self) -> dict[str, bytes]:
         """All that is not of the run itself."""
         files = [file for file in self.path.rglob("*") if file.is_file() and not file.is_symlink()]
@@ -161,6 +176,7 @@ class Whole:
     digest: str
     evaluated: str
     drawn: str
+    reported: list[Any]
     operations: int  # changes to the disk of a whole run, of those that `disturbed` counts
 
     def trial(self, rng: random.Random, path: Path, *, trained: bool = True) -> Trial:
@@ -207,8 +223,9 @@ def prepare(place: Path, monkeypatch: pytest.MonkeyPatch) -> Whole:
         return [hashlib.sha256(bits).hexdigest()]
 
     monkeypatch.setattr(finish, "draw", draw)
+    monkeypatch.setattr("gps.figures.report.page._plotly", str)  # packing it takes longer than a trial
     monkeypatch.setattr("gps.cli.evaluate._episodes", episodes)
-    blank = Whole(place / "whole", place / "other", "", "", "", 0)
+    blank = Whole(place / "whole", place / "other", "", "", "", [], 0)
     blank.other.mkdir(parents=True)
     trial = blank.trial(random.Random(0), place / "first", trained=False)
     for seed, path in ((1, blank.other), (0, blank.path)):
@@ -219,7 +236,8 @@ def prepare(place: Path, monkeypatch: pytest.MonkeyPatch) -> Whole:
         shutil.move(trial.run, path)
     shutil.copytree(blank.path, trial.run)
     evaluated = trial.command(*READERS["evaluate"]).out
-    return Whole(blank.path, blank.other, digest(blank.path), evaluated, trial.drawn(), counted[0])
+    assert trial.command(*READERS["report"]).status == 0
+    return Whole(blank.path, blank.other, digest(blank.path), evaluated, trial.drawn(), trial.reported(), counted[0])
 
 
 CHANGES = ("open", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "fsync", "ftruncate")

@@ -178,6 +178,7 @@ class ModelBased:
             "actual_improvement": jnp.where(promise.judged, promise.gained, jnp.nan),
             "predicted_improvement": jnp.where(promise.judged, promise.promised, jnp.nan),
             "step_size": state.step,
+            "faithful": faithful.astype(collected.cost.dtype),
             "untrusted_models": (~faithful).sum(),
             "learner_took_over": evidence.took_over.sum(),
             "returned_controllers": returns.sum(),

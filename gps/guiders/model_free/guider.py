@@ -22,7 +22,7 @@ from gps.guiders.model_free.batch import make_batch
 from gps.guiders.model_free.losses import Objective
 from gps.guiders.model_free.methods import METHODS
 from gps.guiders.model_free.minimise import Minimiser
-from gps.guiders.model_free.networks import Networks
+from gps.guiders.model_free.networks import GuiderPolicy, Networks
 from gps.guiders.model_free.plan import ALIGN, TEACHER_FIRST, Plan, paired_count, plan_of, window_length
 from gps.guiders.model_free.rewards import follow_success, paid
 from gps.guiders.model_free.settings import SETTINGS
@@ -149,6 +149,11 @@ class ModelFree:
     def policy(self, state: ModelFreeState) -> NetworkPolicy:
         """The learner's policy."""
         return self.networks.learner(state.params, state.normalizers)
+
+    def guiding(self, state: ModelFreeState) -> GuiderPolicy | None:
+        """The guider's policy; None where the method has no guider, or one that is the learner after each update."""
+        own = self.method.guided and not self.method.backtracks
+        return self.networks.guider(state.params, state.normalizers) if own else None
 
     def update(self, state: ModelFreeState, samples: tuple[Running, Unroll], key: PRNGKeyArray):
         """Everything that follows `collect`; returns the state and metrics."""

@@ -7,7 +7,7 @@ has the form of a guider. Guider, learner and proxy can have one head, which is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -196,9 +196,40 @@ class Networks:
         own = self.policy.without_side(self._own(params, "learner"))
         return NetworkPolicy(self.policy, self.distribution, own, normalizers["learner"])
 
+    def guider(self, params: Parameters, normalizers: dict[str, Normalizer]) -> GuiderPolicy:
+        """The guider as a policy of its own."""
+        return GuiderPolicy(self, params, normalizers["guider"])
+
     def owner(self, name: str) -> str:
         """Under which name the parameters of a policy or critic stand."""
         return "policy" if self.shared and name in ("guider", "learner") else name
 
     def _size(self, viewer: str) -> int:
         return self.observed + (self.privileged if viewer == "guider" else 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GuiderPolicy:
+    """A guider, one step of one episode at a time; what it sees is as `Networks.everything` has it."""
+
+    networks: Networks = field(metadata={"static": True})
+    params: Parameters
+    normalizer: Normalizer
+
+    def start_memory(self) -> Float[Array, " H"]:
+        """What it remembers before an episode."""
+        return jnp.zeros(self.networks.policy.memory)
+
+    def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape n"]:
+        """The noise for actions; zero gives the mode."""
+        return self.networks.distribution.noise(key, shape)
+
+    def act(
+        self, memory: Float[Array, " H"], o: Float[Array, " n"], noise: Float[Array, " n"]
+    ) -> tuple[Float[Array, " H"], Array]:
+        """What it remembers after a step, and the environment's action."""
+        seen, first = {"guider": self.normalizer(o)[None, None]}, jnp.zeros((1, 1), bool)
+        memories, z = self.networks.run(self.params, ("guider",), {"guider": memory[None]}, seen, first)["guider"]
+        distribution = self.networks.distribution
+        return memories[0, 0], distribution.environment(distribution.sample(z[0, 0], noise))

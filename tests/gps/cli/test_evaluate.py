@@ -65,7 +65,7 @@ def test_code_that_a_run_names_is_run_only_for_who_trusts_it(said, monkeypatch):
     train = ["train", "owned:ENTRY", "--guider", "ppo", "--iterations", "1", "--out", "run", *small]
     assert said(*train)[0] == 0
     Path("executed").unlink()
-    for command in ("evaluate", "plot"):
+    for command in ("evaluate", "plot", "report"):
         sys.modules.pop("owned")
         assert said(command, "run") == (
             2,

@@ -41,7 +41,13 @@ def test_the_version_is_that_of_the_project(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--help", "--version", "list", "train --help", "compare --help", "evaluate --help", "export --help"]
+    "arguments",
+    [
+        "--help",
+        "--version",
+        "list",
+        *(f"{name} --help" for name in ("train", "compare", "evaluate", "report", "export")),
+    ],
 )
 def test_names_and_options_are_told_without_what_they_name(arguments):
     """Which is why they take 0.1 s: jax, mujoco and matplotlib together need 3 s."""
@@ -104,7 +110,7 @@ def test_an_argument_and_a_setting_that_contradict_each_other_are_refused(refuse
     assert words in refused(*arguments)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "plot"])
+@pytest.mark.parametrize("command", ["evaluate", "plot", "report"])
 def test_a_run_that_is_none_is_named(refused, command):
     assert "nowhere is no run: there is no such folder" in refused(command, "nowhere")
 

@@ -110,10 +110,10 @@ def test_multipliers_show_the_median_and_the_range_of_all_conditions():
     rows = rows_of(5, conditions=4)
     rows[3]["penalty"][1] = None
     fields = {
-        "lambda": "lambda_norm",
+        "λ": "lambda_norm",
         "penalty": "penalty",
         "learner": "kl_to_learner",
-        "eta": "eta",
+        "η": "eta",
         "iteration": "kl_step",
     }
     panels = built(plot.multipliers_figure(rows)).axes[:-1]
