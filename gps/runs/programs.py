@@ -49,6 +49,7 @@ class Programs:
         task = guider.task
         self.guider = guider
         self.collect = jax.jit(guider.collect)
+        self._gather = getattr(guider, "gather", lambda state, key: (self.collect(state, key), {}))
         self.update = jax.jit(guider.update)
         self.whole = jax.jit(functools.partial(iterate, guider))
         if is_control(task):
@@ -77,15 +78,19 @@ class Programs:
         return [evaluation, self.collect.trace(state, key), self.update.trace(state, samples, key)]
 
     def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
-        """One iteration; DivergedError where the guider can not learn from what was collected."""
+        """One iteration.
+
+        Errors:
+            DivergedError where the guider can not learn from what was collected; PlantError where a plant failed.
+        """
         if self.guider.fused:
             return self.whole(state, key)
         rows = []
         for collecting, updating in update_keys(self.guider, key):
-            samples = self.collect(state, collecting)
+            samples, noted = self._gather(state, collecting)
             self.guider.check(samples)
             state, metrics = self.update(state, samples, updating)
-            rows.append(metrics)
+            rows.append(metrics | noted)
         return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
 
     def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:

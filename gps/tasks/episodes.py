@@ -27,16 +27,24 @@ def act(task: ControlTask, policy: Policy, context: Float[Array, " nc"]):
     """A policy as an actor for `rollout`; noise is {"action": as the policy's, "frame": (noise_size)} a step."""
 
     def actor(memory, t, state, noise):
-        frames, memory = memory
-        frames = remember(frames, t, task.observe(task.control_state(state), context, noise["frame"]))
-        memory, action = policy.act(memory, frames.reshape(-1), noise["action"])
-        return (frames, memory), action
+        frame = task.observe(task.control_state(state), context, noise["frame"])
+        return answer(policy, memory, t, frame, noise["action"])
 
     return actor
 
 
+def answer(
+    policy: Policy, memory: tuple[Array, Array], t: Array, frame: Float[Array, " nf"], noise: Array
+) -> tuple[tuple[Array, Array], Array]:
+    """What a policy remembers and does after seeing one more frame."""
+    frames, memory_of_policy = memory
+    frames = remember(frames, t, frame)
+    memory_of_policy, action = policy.act(memory_of_policy, frames.reshape(-1), noise)
+    return (frames, memory_of_policy), action
+
+
 def start_acting(task: ControlTask, policy: Policy) -> tuple[Array, Array]:
-    """What the actor of `act` starts with: no frames, and the policy's memory."""
+    """What the actor of `act` starts with, and `answer`: no frames, and the policy's memory."""
     return jnp.zeros((task.history, task.frame_size)), policy.start_memory()
 
 

@@ -1,0 +1,94 @@
+"""Plants for tests: one that answers as a test says, in a thread, and the process of examples/plant.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from dynamics.messages import Message, decode
+from support.processes import ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+Answer = Callable[[Message], list[bytes] | None]  # the parts to send, if any
+
+
+class Scripted:
+    """A plant that answers each message by a function, and keeps them all."""
+
+    def __init__(self, answer: Answer):
+        self.answer = answer
+        self.heard: list[dict[str, Any]] = []  # the fields of each message
+        self._over = threading.Event()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.bind("tcp://127.0.0.1:*")
+        self.address = self._socket.get(zmq.LAST_ENDPOINT).decode()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        while not self._over.is_set():
+            if self._socket.poll(10):
+                who, *parts = self._socket.recv_multipart()
+                message = decode(parts)
+                self.heard.append(dict(message.fields))
+                answer = self.answer(message)
+                if answer is not None:
+                    self._socket.send_multipart([who, *answer])
+        self._context.destroy(linger=0)
+
+    def close(self):
+        """Leave, as a plant does whose process dies."""
+        self._over.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def stopped(self) -> str:
+        """The reason for which it was told to stop; waits for it."""
+        for _ in range(500):
+            if self.heard and self.heard[-1]["kind"] == "stop":
+                return self.heard[-1]["reason"]
+            time.sleep(0.01)
+        raise AssertionError(f"it was not told to stop: {self.heard}")
+
+
+@contextmanager
+def scripted(answer: Answer) -> Iterator[Scripted]:
+    """Such a plant, for the time of a block."""
+    plant = Scripted(answer)
+    try:
+        yield plant
+    finally:
+        plant.close()
+
+
+class Process:
+    """examples/plant.py with the arm that reaches, in a process of its own."""
+
+    def __init__(self, port: str = "*"):
+        model = ROOT / "gps/tasks/mujoco/reacher.xml"
+        command = [sys.executable, ROOT / "examples/plant.py", model, "--address", f"tcp://127.0.0.1:{port}"]
+        self.process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().split()[-1]
+
+    def again(self) -> Process:
+        """Another one at the same address, after the end of this one."""
+        self.process.wait(30)
+        return Process(self.address.rsplit(":", 1)[1])
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def said(self) -> str:
+        """What it has printed, after its end."""
+        return self.process.communicate(timeout=30)[0]
