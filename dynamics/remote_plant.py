@@ -7,6 +7,7 @@ else happens.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Signature:
 
 
 class RemotePlant:
-    """See `dynamics.plant.Plant`. It connects for its first episode, and anew for the first after an error.
+    """See `dynamics.plant.Plant`. It connects for its first episode, and anew where the connection has been lost since.
 
     Args:
         address: of ZeroMQ, such as tcp://robot:5555.
@@ -74,7 +75,8 @@ class RemotePlant:
         self._count += 1
         where = f"plant {self.address}, episode {self._count}"
         try:
-            if self._line is None:
+            if self._line is None or self._line.lost():  # between episodes nothing moves: it may have been restarted
+                self._stop("another connection is made")
                 self._line = self._greeted()
             header = {"kind": "episode", "episode": self._count, "by": by, "horizon": horizon, "limit": LIMIT}
             self._line.send(header, {"start": beginning.start, "context": beginning.context, **(law or {})})
@@ -128,17 +130,19 @@ class _Line:
     """A connection."""
 
     def __init__(self, address: str):
-        self._context = zmq.Context()
+        context = zmq.Context()
         try:
-            self._socket = self._context.socket(zmq.DEALER)
+            self._socket = context.socket(zmq.DEALER)
             self._socket.set(zmq.MAXMSGSIZE, _LARGEST)
             self._socket.set(zmq.HEARTBEAT_IVL, _HEARTBEAT)
             self._socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT)
             self._lost = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             self._socket.connect(address)
         except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
+            context.destroy(linger=0)
             raise PlantError(f"{error}: an address is such as tcp://robot:5555") from error
+        # it holds the sockets: a context that is collected together with its sockets waits for them for ever
+        self._leave = weakref.finalize(self, _leave, context, self._socket, self._lost)
 
     def send(self, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         """Send a message; errors as in `encode`."""
@@ -159,15 +163,18 @@ class _Line:
                 raise PlantError(f"it answered with {name} = {message.fields.get(name)!r}, and not {value!r}")
         return message
 
+    def lost(self) -> bool:
+        """Whether the plant is gone, and has left no word."""
+        return bool(self._lost.poll(0) and not self._socket.poll(0))
+
     def _next_parts(self, seconds: float) -> list[bytes]:
         poller = zmq.Poller()
         for socket in (self._socket, self._lost):
             poller.register(socket, zmq.POLLIN)
         ready = dict(poller.poll(math.ceil(1000 * seconds)))
-        # what it said before it was lost is still there
-        if self._socket in ready or self._socket.poll(0):
+        if self._socket in ready or self._socket.poll(0):  # what it said before it was lost is still there
             return self._socket.recv_multipart()
-        if self._lost in ready:
+        if ready:
             raise PlantError("the connection was lost")
         raise TimeoutError(f"no answer within {seconds:g} s")
 
@@ -175,5 +182,10 @@ class _Line:
         """Say why the plant is to stop, and wait for that to leave."""
         with suppress(zmq.ZMQError):  # there may be nobody to tell
             self._socket.send_multipart(encode({"kind": "stop", "reason": reason}), zmq.NOBLOCK)
-        self._socket.disable_monitor()
-        self._context.destroy(linger=_FAREWELL)
+        self._leave()
+
+
+def _leave(context: zmq.Context, *sockets: zmq.Socket) -> None:
+    """Close the sockets of a connection as soon as their last messages have left."""
+    del sockets
+    context.destroy(linger=_FAREWELL)

@@ -211,6 +211,31 @@ def test_after_an_error_it_connects_anew():
         np.testing.assert_allclose(ours.follow(BEGINNING, K, k).xs, rolled(lambda t, x: K[t] @ x + k[t])[0])
 
 
+def test_a_plant_that_was_restarted_between_episodes_is_found_again():
+    with scripted(Linear()) as plant:
+        ours = remote(plant.address)
+        ours.follow(BEGINNING, K, k)
+    with scripted(Linear(), plant.address):
+        np.testing.assert_allclose(ours.follow(BEGINNING, K, k).xs, rolled(lambda t, x: K[t] @ x + k[t])[0])
+
+
+def test_a_stop_between_episodes_is_heard_before_the_next():
+    linear = Linear()
+
+    def stopping(message):
+        """After its first episode."""
+        answer = linear(message)
+        if message.fields["kind"] == "episode":
+            plant.unasked = encode({"kind": "stopped", "reason": "pressed"})
+        return answer
+
+    with scripted(stopping) as plant:
+        ours = remote(plant.address)
+        ours.follow(BEGINNING, K, k)
+        with pytest.raises(PlantError, match="it stopped: pressed"):
+            ours.follow(BEGINNING, K, k)
+
+
 def test_a_table_that_is_not_finite_is_not_sent():
     with scripted(Linear()) as plant:
         with pytest.raises(PlantError, match=r"k\[2, 1\] is nan, and must be finite"):

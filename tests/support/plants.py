@@ -23,13 +23,14 @@ Answer = Callable[[Message], list[bytes] | None]  # the parts to send, if any
 class Scripted:
     """A plant that answers each message by a function, and keeps them all."""
 
-    def __init__(self, answer: Answer):
+    def __init__(self, answer: Answer, address: str):
         self.answer = answer
+        self.unasked: list[bytes] | None = None  # to be sent after the next answer
         self.heard: list[dict[str, Any]] = []  # the fields of each message
         self._over = threading.Event()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.bind("tcp://127.0.0.1:*")
+        self._socket.bind(address)
         self.address = self._socket.get(zmq.LAST_ENDPOINT).decode()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -41,8 +42,10 @@ class Scripted:
                 message = decode(parts)
                 self.heard.append(dict(message.fields))
                 answer = self.answer(message)
-                if answer is not None:
-                    self._socket.send_multipart([who, *answer])
+                for words in (answer, self.unasked):
+                    if words is not None:
+                        self._socket.send_multipart([who, *words])
+                self.unasked = None
         self._context.destroy(linger=0)
 
     def close(self):
@@ -61,9 +64,9 @@ class Scripted:
 
 
 @contextmanager
-def scripted(answer: Answer) -> Iterator[Scripted]:
+def scripted(answer: Answer, address: str = "tcp://127.0.0.1:*") -> Iterator[Scripted]:
     """Such a plant, for the time of a block."""
-    plant = Scripted(answer)
+    plant = Scripted(answer, address)
     try:
         yield plant
     finally:
@@ -73,17 +76,12 @@ def scripted(answer: Answer) -> Iterator[Scripted]:
 class Process:
     """examples/plant.py with the arm that reaches, in a process of its own."""
 
-    def __init__(self, port: str = "*"):
+    def __init__(self, port: int):
         model = ROOT / "gps/tasks/mujoco/reacher.xml"
         command = [sys.executable, ROOT / "examples/plant.py", model, "--address", f"tcp://127.0.0.1:{port}"]
         self.process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().split()[-1]
-
-    def again(self) -> Process:
-        """Another one at the same address, after the end of this one."""
-        self.process.wait(30)
-        return Process(self.address.rsplit(":", 1)[1])
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
