@@ -12,6 +12,7 @@ from gps.experiments.sizes import countable, require_countable
 from gps.settings import SettingsError, check_at_least, check_one_of, check_positive, flat, from_dict, to_dict, unknown
 
 if TYPE_CHECKING:  # both import jax, which commands that only read settings need not wait for
+    from dynamics.plant import Plant
     from gps.guiders.guider import Guider
     from gps.tasks.task import Environment
 
@@ -169,8 +170,23 @@ class Experiment:
             raise SettingsError(str(error)) from error
 
 
+def plant_of(task: Any, settings: PlantSettings) -> Plant:
+    """The plant of these settings for a control task; it is called on for its first episode.
+
+    Errors:
+        SettingsError where ZeroMQ is not installed.
+    """
+    try:
+        from dynamics.remote_plant import RemotePlant, Signature
+    except ImportError as error:
+        raise SettingsError(f"a plant needs pyzmq: pip install 'guided-policy-search[plant]' ({error})") from error
+    signature = Signature(task.nx, task.nu, task.dt, task.frame_size)
+    return RemotePlant(settings.address, settings.timeout, signature)
+
+
 def _on_plant(guider: Any, run: RunSettings) -> Any:
-    """The guider with its samples from the plant of these settings, which is called on for the first of them."""
+    """The guider with its samples from the plant of these settings."""
+    from gps.guiders.model_based.on_plant import OnPlant
     from gps.guiders.model_based.scaffold import ModelBased
 
     if not isinstance(guider, ModelBased):
@@ -178,17 +194,7 @@ def _on_plant(guider: Any, run: RunSettings) -> Any:
             f"run.plant.address = {run.plant.address!r}: a plant runs controllers, and {run.guider!r} has none to "
             "send; take a guider such as badmm or mdgps"
         )
-    try:
-        from dynamics.remote_plant import RemotePlant, Signature
-    except ImportError as error:
-        raise SettingsError(
-            f"run.plant.address needs pyzmq: pip install 'guided-policy-search[plant]' ({error})"
-        ) from error
-    from gps.guiders.model_based.on_plant import OnPlant
-
-    task = guider.task
-    signature = Signature(task.nx, task.nu, task.dt, task.frame_size)
-    return OnPlant(guider, RemotePlant(run.plant.address, run.plant.timeout, signature))
+    return OnPlant(guider, plant_of(guider.task, run.plant))
 
 
 def _check_teaching(experiment: Experiment) -> None:

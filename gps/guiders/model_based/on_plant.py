@@ -1,8 +1,7 @@
 """A model-based guider whose samples come from a plant; everything else stays as it is.
 
 What a simulator would be given is given to the plant: the same first states, the same noise. A controller's noise is a
-part of the table that is sent, so that the plant has nothing to draw. Where the learner collects, it acts here, step by
-step, on what the plant reports.
+part of the table that is sent, so that the plant has nothing to draw.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
-from dynamics.plant import Act, Beginning, Episode, Plant
+from dynamics.plant import Beginning, Episode, Plant
 from gps.columns import Column, short
 from gps.guiders.model_based import samples
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.guiders.model_based.state import ModelBasedState
-from gps.tasks import episodes
-from policies.network import NetworkPolicy
+from gps.tasks.plant_episodes import LearnerOnPlant
 
 
 class OnPlant:
-    """The guider that it wraps, whose `collect` is the simulator's, with `gather` in its place.
+    """The guider that it wraps, with `gather` in place of `collect`, which stays the simulator's.
 
     Args:
         guider: any that has the scaffold.
@@ -43,15 +41,15 @@ class OnPlant:
             Column("controllers_score", "plant", short, unit),
             Column("plant_seconds", "there", ".0f", "s"),
         )
-        self._dtype = guider.task.train_contexts.dtype
-        self._asked, self._acted, self._judged = jax.jit(self._ask), jax.jit(self._act), jax.jit(self._judge)
+        self._learner = LearnerOnPlant(guider.task, plant)
+        self._asked, self._judged = jax.jit(self._ask), jax.jit(self._judge)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.guider, name)
 
     def gather(self, state: ModelBasedState, key: PRNGKeyArray) -> tuple[Samples, dict[str, float]]:
         """The samples of an iteration, and how long they took: `plant_seconds` in all, and `answer_ms`, the longest
-        that the plant has waited for the learner's action, without the message's way.
+        that an action of the learner took, without the way of its message.
 
         Errors:
             PlantError where the plant stops, is lost, or does what it must not.
@@ -59,17 +57,18 @@ class OnPlant:
         began = time.perf_counter()
         starts, K, k, noise, by_learner = jax.device_get(self._asked(state, key))
         contexts = np.asarray(self.guider.task.train_contexts)
-        done, waits = [], [0.0]
+        done, longest = [], 0.0
         for i, n in np.ndindex(*starts.shape[:2]):
             beginning = Beginning(starts[i, n], contexts[i])
             if by_learner[i]:
-                own = jax.tree.map(lambda rows, i=i, n=n: rows[i, n], noise)
-                act = self._learner(state.learner.policy, contexts[i], own, waits)
-                done.append(self.plant.obey(beginning, k.shape[2], act))
+                own = {name: rows[i, n] for name, rows in noise.items()}
+                episode, waited = self._learner.run(state.learner.policy, beginning, own)
+                longest = max(longest, waited)
             else:
-                done.append(self.plant.follow(beginning, K[i], k[i, n]))
+                episode = self.plant.follow(beginning, K[i], k[i, n])
+            done.append(episode)
         collected = self._judged(self._stacked(done, starts.shape[:2]), noise["frame"])
-        return collected, {"plant_seconds": time.perf_counter() - began, "answer_ms": 1000 * max(waits)}
+        return collected, {"plant_seconds": time.perf_counter() - began, "answer_ms": 1000 * longest}
 
     def _ask(self, state: ModelBasedState, key: PRNGKeyArray) -> tuple[Array, Array, Array, dict[str, Array], Array]:
         """First states (M N nx), K (M T nu nx), k with its noise (M N T nu), all noise, and where the learner acts."""
@@ -85,34 +84,10 @@ class OnPlant:
         starts, k, noise = many(state.controllers, task.train_contexts, keys)
         return starts, state.controllers.K, k, noise, self.guider.learner_collects(state)
 
-    def _learner(
-        self, policy: NetworkPolicy, context: np.ndarray, noise: dict[str, np.ndarray], waits: list[float]
-    ) -> Act:
-        """The learner, for one episode; how long each action took is added to `waits`, in seconds."""
-        memory = episodes.start_acting(self.guider.task, policy)
-
-        def act(t: int, x: np.ndarray, frame: np.ndarray) -> np.ndarray:
-            nonlocal memory
-            began = time.perf_counter()
-            own = {name: rows[t] for name, rows in noise.items()}
-            seen = x.astype(self._dtype), frame.astype(self._dtype)
-            memory, action = self._acted(policy, memory, t, *seen, context, own)
-            action = np.asarray(action)
-            waits.append(time.perf_counter() - began)
-            return action
-
-        return act
-
-    def _act(self, policy, memory, t, x, frame, context, noise):
-        task = self.guider.task
-        frame = frame if frame.size else task.observe(x, context, noise["frame"])
-        memory, action = episodes.answer(policy, memory, t, frame, noise["action"])
-        return memory, task.simulator.clip(action)
-
     def _stacked(self, done: list[Episode], shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """xs, us and frames of all episodes, with leading M and N."""
         rows = [(episode.xs, episode.us, episode.frames) for episode in done]
-        parts = [np.asarray(part, self._dtype) for part in zip(*rows, strict=True)]
+        parts = [np.asarray(part, self._learner.dtype) for part in zip(*rows, strict=True)]
         return tuple(part.reshape(*shape, *part.shape[1:]) for part in parts)
 
     def _judge(self, rows: tuple[Array, Array, Array], noise: Float[Array, "M N T noise"]) -> Samples:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from support.guided import same
@@ -15,6 +17,7 @@ from support.tiny import TRAIN
 
 from dynamics.remote_plant import RemotePlant
 from gps.cli.main import main
+from gps.runs.evaluate import evaluate
 from gps.runs.folder import RunFolder
 from gps.runs.resume import load
 
@@ -151,6 +154,31 @@ def test_ctrl_c_at_the_trainer_stops_the_plant_which_serves_on(whole, plant, tra
     assert plant[0].process.stdout.readline() == "stopped: interrupted from the keyboard\n"
     assert trained("run", at(plant[0]), "--resume") == (0, "")
     assert_whole("run", whole)
+
+
+def test_a_learner_is_evaluated_on_the_plant(whole, plant, capsys):
+    assert main(["evaluate", "whole", "--plant", plant[0].address, "--conditions", "3", "--seed", "4"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    loaded = load(RunFolder.open("whole"))
+    task = loaded.task
+    wanted = jax.jit(lambda c, key: evaluate(task, loaded.learner.policy, c, key))(
+        task.test_contexts[:3], jax.random.key(4)
+    )
+    numbers = [float(number) for number in re.findall(r"[-+.\de]+(?= mean| median| worst)|(?<=cost )[-+.\de]+", line)]
+    score = np.asarray(wanted.score)
+    expected = [score.mean(), np.median(score), score.max(), np.mean(wanted.cost)]
+    np.testing.assert_allclose(numbers, expected, rtol=2e-3)
+    assert line.startswith("plant's  conditions (3): distance (cm) ")
+    assert f"; solved {int(np.sum(wanted.solved))} of 3; " in line
+
+
+def test_an_evaluation_on_a_plant_that_is_none_is_named(whole, capsys):
+    for options, says in (
+        (["--plant", "robot"], "evaluate: address must be one of ZeroMQ"),
+        (["--plant", "tcp://127.0.0.1:9", "--conditions", "0"], "evaluate: conditions must be at least 1, not 0"),
+    ):
+        assert main(["evaluate", "whole", *options]) == 2
+        assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("guider", ["gpo-clip", "plato"])
