@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 LIMIT = 1.0  # of each number of an action; what that is in newtons or volts is the plant's to know
 
-# act(t, x, frame) -> u; the frame has as many numbers as the plant senses for the learner, which may be none
+# act(t, x, frame) -> u
 Act = Callable[[int, Float[np.ndarray, " nx"], Float[np.ndarray, " nf"]], Float[np.ndarray, " nu"]]
 
 
@@ -38,14 +38,19 @@ class Episode:
 
     xs: Float[np.ndarray, "T+1 nx"]  # controllers' states
     us: Float[np.ndarray, "T nu"]  # as applied
-    frames: Float[np.ndarray, "T nf"]  # as sensed for the learner before each action; nf = 0 where x says it all
+    frames: Float[np.ndarray, "T nf"]  # as sensed for the learner before each action; nf = frame_size
 
 
 class Plant(Protocol):
     """Runs one episode at a time.
 
-    Both methods raise PlantError where there is no whole episode, and then nothing moves any more.
+    All of it raises PlantError where there is no plant, or no whole episode, and then nothing moves any more.
     """
+
+    @property
+    def frame_size(self) -> int:
+        """Numbers that it senses for the learner at each step; 0 where the controllers' state says it all."""
+        ...
 
     def follow(self, beginning: Beginning, K: Float[np.ndarray, "T nu nx"], k: Float[np.ndarray, "T nu"]) -> Episode:
         """An episode under u[t] = K[t] x + k[t], clipped to LIMIT."""

@@ -51,6 +51,12 @@ class RemotePlant:
         self._frame_size = 0  # that the plant senses
         self._count = 0  # episodes
 
+    @property
+    def frame_size(self) -> int:
+        """See `Plant.frame_size`."""
+        with self._connected(f"plant {self.address}"):
+            return self._frame_size
+
     def follow(self, beginning: Beginning, K: Float[np.ndarray, "T nu nx"], k: Float[np.ndarray, "T nu"]) -> Episode:
         """See `Plant.follow`: the plant is given the table, and no message is needed while it moves."""
         with self._episode("controller", len(k), beginning, {"K": K, "k": k}) as line:
@@ -71,15 +77,20 @@ class RemotePlant:
     def _episode(
         self, by: str, horizon: int, beginning: Beginning, law: Mapping[str, np.ndarray] | None = None
     ) -> Iterator[_Line]:
-        """An episode that has begun; whatever interrupts it stops the plant, and ends in a PlantError."""
+        """An episode that has begun."""
         self._count += 1
-        where = f"plant {self.address}, episode {self._count}"
+        with self._connected(f"plant {self.address}, episode {self._count}") as line:
+            header = {"kind": "episode", "episode": self._count, "by": by, "horizon": horizon, "limit": LIMIT}
+            line.send(header, {"start": beginning.start, "context": beginning.context, **(law or {})})
+            yield line
+
+    @contextmanager
+    def _connected(self, where: str) -> Iterator[_Line]:
+        """The connection; whatever interrupts its use stops the plant, and ends in a PlantError that says where."""
         try:
             if self._line is None or self._line.lost():  # between episodes nothing moves: it may have been restarted
                 self._stop("another connection is made")
                 self._line = self._greeted()
-            header = {"kind": "episode", "episode": self._count, "by": by, "horizon": horizon, "limit": LIMIT}
-            self._line.send(header, {"start": beginning.start, "context": beginning.context, **(law or {})})
             yield self._line
         except BaseException as error:
             reason = "interrupted from the keyboard" if isinstance(error, KeyboardInterrupt) else str(error)

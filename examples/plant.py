@@ -53,6 +53,7 @@ class Trainer:
         self.socket = zmq.Context.instance().socket(zmq.ROUTER)
         self.gone = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.socket.set(zmq.HEARTBEAT_IVL, 1000)
+        self.socket.set(zmq.HEARTBEAT_TIMEOUT, 3000)
         self.socket.bind(address)
         self.who = b""
 
@@ -89,8 +90,10 @@ def run(arm, trainer, asked, given, options):
         if not by_table:
             trainer.tell({"x": xs[-1], "frame": []}, kind="state", episode=number, t=t)
         message, told = trainer.read(0 if by_table else options.patience)
-        if trainer.lost() or message["kind"] != (None if by_table else "action"):
-            raise Stopped(message.get("reason", "the trainer is gone, or said something else than was expected"))
+        if trainer.lost():
+            raise Stopped("the trainer is gone")
+        if message["kind"] != (None if by_table else "action"):
+            raise Stopped(message.get("reason", "no action in time, or a message out of turn"))
         u = given["K"][t] @ xs[-1] + given["k"][t] if by_table else told["u"]
         us.append(np.clip(u, -asked["limit"], asked["limit"]))
         xs.append(arm.step(us[-1]))

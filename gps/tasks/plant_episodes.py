@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,15 +37,20 @@ class LearnerOnPlant:
         """
         memory, longest = episodes.start_acting(self.task, policy), 0.0
 
+        def answer(t: int, x: np.ndarray, frame: np.ndarray) -> tuple[Any, np.ndarray]:
+            seen = x.astype(self.dtype), frame.astype(self.dtype), beginning.context
+            return jax.block_until_ready(
+                self._step(policy, memory, t, *seen, {name: rows[t] for name, rows in noise.items()})
+            )
+
         def act(t: int, x: np.ndarray, frame: np.ndarray) -> np.ndarray:
             nonlocal memory, longest
             began = time.perf_counter()
-            seen = x.astype(self.dtype), frame.astype(self.dtype), beginning.context
-            memory, action = self._step(policy, memory, t, *seen, {name: rows[t] for name, rows in noise.items()})
-            action = np.asarray(action)
+            memory, action = answer(t, x, frame)
             longest = max(longest, time.perf_counter() - began)
-            return action
+            return np.asarray(action)
 
+        answer(0, beginning.start, np.zeros(self.plant.frame_size))  # compiled before anything moves
         return self.plant.obey(beginning, len(noise["action"]), act), longest
 
     def _answer(self, policy, memory, t, x, frame, context, noise):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
 import numpy as np
 import pytest
-from support.plants import scripted
+from support.plants import Process, free_port, scripted
 
 from dynamics.messages import encode
 from dynamics.plant import Beginning, PlantError
@@ -192,6 +193,28 @@ def test_a_plant_that_dies_is_noticed_at_once():
         with pytest.raises(PlantError, match="the connection was lost"):
             remote(plant.address, timeout=60.0).follow(BEGINNING, K, k)
         assert time.monotonic() - began < 5.0
+
+
+def test_a_plant_whose_machine_hangs_is_noticed_by_its_heart():
+    """Its process is halted, so that nothing of it runs and nothing says so."""
+    plant = Process(free_port())
+    try:
+        ours = RemotePlant(plant.address, 60.0, Signature(4, 2, 0.05, 8))
+        calls = []
+
+        def act(t, x, frame):
+            calls.append(t)
+            if t == 2:
+                plant.signal(signal.SIGSTOP)
+            return np.zeros(2)
+
+        began = time.monotonic()
+        with pytest.raises(PlantError, match="the connection was lost"):
+            ours.obey(Beginning(np.zeros(4), np.zeros(2)), 9, act)
+        assert calls == [0, 1, 2]
+        assert time.monotonic() - began < 20.0
+    finally:
+        plant.end()
 
 
 def test_after_an_error_it_connects_anew():

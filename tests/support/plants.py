@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -73,12 +74,18 @@ def scripted(answer: Answer, address: str = "tcp://127.0.0.1:*") -> Iterator[Scr
         plant.close()
 
 
+def free_port() -> int:
+    """One of this machine that nothing listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 class Process:
     """examples/plant.py with the arm that reaches, in a process of its own."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, *options: str):
         model = ROOT / "gps/tasks/mujoco/reacher.xml"
-        command = [sys.executable, ROOT / "examples/plant.py", model, "--address", f"tcp://127.0.0.1:{port}"]
+        command = [sys.executable, ROOT / "examples/plant.py", model, "--address", f"tcp://127.0.0.1:{port}", *options]
         self.process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().split()[-1]
@@ -86,6 +93,16 @@ class Process:
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Kill it, and wait for its end."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
     def said(self) -> str:
         """What it has printed, after its end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from support.guided import same
-from support.plants import Process
+from support.plants import Process, free_port
 from support.tiny import TRAIN
 
 from dynamics.remote_plant import RemotePlant
@@ -33,8 +32,7 @@ def place(quick, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def port():
     """One for all plants here: with another address everything would be compiled anew."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -43,8 +41,7 @@ def plant(port):
     plants = [Process(port)]
     yield plants
     for each in plants:
-        each.process.kill()
-        each.process.wait(30)
+        each.end()
 
 
 @pytest.fixture
@@ -151,7 +148,7 @@ def test_ctrl_c_at_the_trainer_stops_the_plant_which_serves_on(whole, plant, tra
         status, said = trained("run", at(plant[0]))
     assert status == 2
     assert ": interrupted from the keyboard; run is saved: gps train --resume goes on" in said
-    assert plant[0].process.stdout.readline() == "stopped: interrupted from the keyboard\n"
+    assert plant[0].line() == "stopped: interrupted from the keyboard"
     assert trained("run", at(plant[0]), "--resume") == (0, "")
     assert_whole("run", whole)
 

@@ -27,6 +27,7 @@ class Simulated:
     def __init__(self, task, sense=None):
         self.task, self.sense = task, sense or (lambda x: np.zeros(0))
         self.step = jax.jit(lambda state, u: task.simulator.step(state, u))
+        self.frame_size = len(self.sense(np.zeros(task.nx)))
         self.asked = []  # who acts in which condition
 
     def follow(self, beginning, K, k):
@@ -76,7 +77,9 @@ def test_the_same_model_gives_the_same_samples(guiders, states, name, who):
     guider, state, key = guiders[name], states[name][who], jax.random.key(5)
     wanted = jax.jit(guider.collect)(state, key)
     plant = Simulated(guider.task)
-    got, noted = OnPlant(guider, plant).gather(state, key)
+    wrapped = OnPlant(guider, plant)
+    got, noted = wrapped.gather(state, key)
+    assert wrapped._learner._step._cache_size() == (who == "learner")  # nothing is compiled while a plant waits
     assert {by for by, _ in plant.asked} == {"learner" if who == "learner" else "controller"}
     contexts = [tuple(np.asarray(context)) for context in guider.task.train_contexts]
     assert [context for _, context in plant.asked] == [context for context in contexts for _ in range(3)]
