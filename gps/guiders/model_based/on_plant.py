@@ -39,7 +39,7 @@ class OnPlant:
         self.columns = (
             *guider.columns,
             Column("controllers_score", "plant", short, unit),
-            Column("plant_seconds", "there", ".0f", "s"),
+            Column("plant_seconds", "on plant", ".0f", "s"),
         )
         self._learner = LearnerOnPlant(guider.task, plant)
         self._asked, self._judged = jax.jit(self._ask), jax.jit(self._judge)

@@ -46,13 +46,18 @@ def plant(port):
 
 @pytest.fixture
 def trained(capsys):
-    """Trains on a plant; returns the status and what is said on standard error."""
+    """Trains; returns the status and what is said on standard error. What is printed last names the plant, if any."""
 
     def run(out, *options):
         capsys.readouterr()
         # where a plant fails before a checkpoint is due, there is one all the same
         status = main([*TRAIN, "--out", out, "--set=run.checkpoint_every=3", *options])
-        return status, capsys.readouterr().err
+        said = capsys.readouterr()
+        if status == 0 and options:
+            assert (
+                f"these are of the model; gps evaluate {out} --plant {options[0].partition('address=')[2]} " in said.out
+            )
+        return status, said.err
 
     return run
 

@@ -133,4 +133,4 @@ def test_everything_else_is_the_guiders_own(guiders):
     assert wrapped.steps_per_iteration == guider.steps_per_iteration
     assert (wrapped.update, wrapped.collect, wrapped.init) == (guider.update, guider.collect, guider.init)
     assert wrapped.columns[: len(guider.columns)] == guider.columns
-    assert [column.title for column in wrapped.columns[len(guider.columns) :]] == ["plant", "there"]
+    assert [column.title for column in wrapped.columns[len(guider.columns) :]] == ["plant", "on plant"]
