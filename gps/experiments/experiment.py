@@ -36,12 +36,12 @@ class RunSettings:
 
     task: str = "reacher"  # a name of `gps list`, or one's own as "module:ENTRY"; see `gps.experiments.lookup.find`
     guider: str = "badmm"  # likewise
+    plant: PlantSettings = field(default_factory=PlantSettings)  # of model-based guiders
     engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
     seed: int = 0
     iterations: int = 12
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
     checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
-    plant: PlantSettings = field(default_factory=PlantSettings)  # of model-based guiders alone
 
     def __post_init__(self):
         lookup.find("task", self.task)

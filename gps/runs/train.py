@@ -46,8 +46,9 @@ def train(
         The summary, as in summary.json.
 
     Errors:
-        DivergedError when nothing can be learned from an iteration (see `Guider.check` and `Guider.judge`), and
-        PlantError when a plant fails in one: a checkpoint of the state before it is saved first. CheckpointError when
+        PlantError when a plant fails in an iteration (a checkpoint is saved first, as for the next error),
+        DivergedError when nothing can be learned from an iteration (a checkpoint of the state before it is saved
+        first; see `Guider.check` and `Guider.judge`), CheckpointError when
         there are checkpoints but none is whole, RunError when another process trains this run or when rows of its
         metrics or all its checkpoints were lost. The last three leave the run as it is.
     """
