@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamics.messages import MessageError, decode, encode
@@ -68,17 +68,23 @@ def test_no_number_that_is_not_finite_comes_or_goes():
         message.array("u", (2,))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=3))
 def test_bytes_of_any_kind_are_a_message_or_an_error(parts):
     with suppress(MessageError):
         decode(parts)
 
 
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
-    )
+WORDS = st.sampled_from(["", "x", "arrays"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
 )
+
+
+@settings(max_examples=100, deadline=None)
+@given(JSON)
 def test_json_of_any_kind_is_a_message_or_an_error(header):
     for value in (header, {"arrays": header}, {"arrays": {"x": header}}):
         with suppress(MessageError):
