@@ -90,10 +90,10 @@ def run(arm, trainer, asked, given, options):
         if not by_table:
             trainer.tell({"x": xs[-1], "frame": []}, kind="state", episode=number, t=t)
         message, told = trainer.read(0 if by_table else options.patience)
-        if trainer.lost():
-            raise Stopped("the trainer is gone")
-        if message["kind"] != (None if by_table else "action"):
-            raise Stopped(message.get("reason", "no action in time, or a message out of turn"))
+        gone = trainer.lost()
+        if gone or message["kind"] != (None if by_table else "action"):
+            why = "the trainer is gone" if gone else "no action in time, or a message out of turn"
+            raise Stopped(message.get("reason", why))
         u = given["K"][t] @ xs[-1] + given["k"][t] if by_table else told["u"]
         us.append(np.clip(u, -asked["limit"], asked["limit"]))
         xs.append(arm.step(us[-1]))

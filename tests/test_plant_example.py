@@ -26,10 +26,11 @@ def plant():
 @pytest.fixture
 def trainers(plant):
     """Makes trainers that have said hello, and, unless they come at a bad time, were answered."""
-    context = zmq.Context()
+    context, all_of_them = zmq.Context(), []
 
     def greeted(answered=True):
         socket = context.socket(zmq.DEALER)
+        all_of_them.append(socket)  # one that nobody holds would close
         socket.connect(plant.address)
         socket.send_multipart(encode({"kind": "hello", "version": 1}))
         assert not answered or heard(socket).fields == {
