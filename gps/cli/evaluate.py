@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from typing import Any
 
 from gps.cli.reading import add_best, add_run, read_run
@@ -17,14 +18,19 @@ def add(commands: Any) -> argparse.ArgumentParser:
     add_best(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.0, help="1 samples the policy, 0 takes its mean (default)")
+    parser.add_argument("--plant", metavar="ADDRESS", help="act on this plant, such as tcp://robot:5555")
+    parser.add_argument("--conditions", type=int, default=20, help="test conditions on a plant (default: 20)")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the scores."""
-    from gps.experiments.experiment import RunSettings
+    from gps.experiments.experiment import PlantSettings, RunSettings
 
     from_dict(RunSettings, {"seed": options.seed}, "evaluate")  # of the same range
+    from_dict(PlantSettings, {"address": options.plant or ""}, "evaluate")
+    if options.conditions < 1:
+        raise SettingsError(f"evaluate: conditions must be at least 1, not {options.conditions}")
     if not 0 <= options.noise < math.inf:
         raise SettingsError(f"evaluate: noise must be finite and at least 0, not {options.noise}")
     import jax
@@ -34,12 +40,25 @@ def run(options: argparse.Namespace) -> int:
     _, loaded = read_run(options)
     which, learner = loaded.chosen(options.best)
     task, policy = learner.task, learner.policy
+    shown = (task, policy, jax.random.key(options.seed), options.noise)
+    if options.plant and not is_control(task):
+        raise SettingsError(f"evaluate: {task.name} names no state that a plant could report")
     print(which)
-    for line in (_conditions if is_control(task) else _episodes)(
-        task, policy, jax.random.key(options.seed), options.noise
-    ):
+    if options.plant:
+        settings = replace(loaded.experiment.run.plant, address=options.plant)
+        print(_on_plant(*shown, settings, options.conditions))
+        return 0
+    for line in (_conditions if is_control(task) else _episodes)(*shown):
         print(line)
     return 0
+
+
+def _on_plant(task: Any, policy: Any, key: Any, noise: float, settings: Any, count: int) -> str:
+    from gps.experiments.experiment import plant_of
+    from gps.runs.evaluate import evaluate_on_plant
+
+    contexts, plant = task.test_contexts[:count], plant_of(task, settings)
+    return _line("plant's", task, evaluate_on_plant(task, plant, policy, contexts, key, noise), slice(None))
 
 
 def _episodes(task: Any, policy: Any, key: Any, noise: float) -> list[str]:
@@ -67,15 +86,20 @@ def _conditions(task: Any, policy: Any, key: Any, noise: float) -> list[str]:
 
     contexts = np.concatenate([task.train_contexts, task.test_contexts])  # together: one program to compile
     result = jax.jit(lambda contexts, key: evaluate(task, policy, contexts, key, noise))(contexts, key)
-    lines, count = [], len(task.train_contexts)
-    for name, part in (("training", slice(None, count)), ("test", slice(count, None))):
-        score, cost = np.asarray(result.score)[part], np.asarray(result.cost)[part]
-        worst = score.min() if task.score.more_is_better else score.max()
-        line = f"{name:8} conditions ({len(score)}): {task.score.label} {_spread(score, worst)}"
-        if result.solved is not None:
-            line += f"; solved {np.asarray(result.solved)[part].sum()} of {len(score)}"
-        lines.append(f"{line}; cost {cost.mean():.4g}")
-    return lines
+    count = len(task.train_contexts)
+    return [_line("training", task, result, slice(None, count)), _line("test", task, result, slice(count, None))]
+
+
+def _line(name: str, task: Any, result: Any, part: slice) -> str:
+    """What an evaluation says of some of its conditions."""
+    import numpy as np
+
+    score, cost = np.asarray(result.score)[part], np.asarray(result.cost)[part]
+    worst = score.min() if task.score.more_is_better else score.max()
+    line = f"{name:8} conditions ({len(score)}): {task.score.label} {_spread(score, worst)}"
+    if result.solved is not None:
+        line += f"; solved {np.asarray(result.solved)[part].sum()} of {len(score)}"
+    return f"{line}; cost {cost.mean():.4g}"
 
 
 def _spread(values: Any, worst: float) -> str:

@@ -129,3 +129,5 @@ def _print_numbers(path: Path, summary: dict[str, Any]) -> None:
         from gps.runs.best import told
 
         print(f"{path}: {told(summary['best'], summary['score'])}")
+    if "plant" in summary:
+        print(f"{path}: these are of the model; gps evaluate {path} --plant {summary['plant']} acts on the plant")

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gps.experiments import lookup
 from gps.experiments.sizes import countable, require_countable
-from gps.settings import SettingsError, check_at_least, check_one_of, flat, from_dict, to_dict, unknown
+from gps.settings import SettingsError, check_at_least, check_one_of, check_positive, flat, from_dict, to_dict, unknown
 
 if TYPE_CHECKING:  # both import jax, which commands that only read settings need not wait for
+    from dynamics.plant import Plant
     from gps.guiders.guider import Guider
     from gps.tasks.task import Environment
+
+
+@dataclass(frozen=True)
+class PlantSettings:
+    """Where samples come from, if not from the simulator; see docs/plant.md."""
+
+    address: str = ""  # of ZeroMQ, such as "tcp://robot:5555"; none by default: samples are simulated
+    timeout: float = 10.0  # s, how long the plant may take to answer, beyond the motion itself
+
+    def __post_init__(self):
+        check_positive(self, "timeout")
+        if self.address and "://" not in self.address:
+            raise ValueError(f"address must be one of ZeroMQ, such as tcp://robot:5555, not {self.address!r}")
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,7 @@ class RunSettings:
 
     task: str = "reacher"  # a name of `gps list`, or one's own as "module:ENTRY"; see `gps.experiments.lookup.find`
     guider: str = "badmm"  # likewise
+    plant: PlantSettings = field(default_factory=PlantSettings)  # of model-based guiders
     engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
     devices: int = 1  # among which conditions or environments are shared evenly
     seed: int = 0  # of all random numbers
@@ -149,11 +164,39 @@ class Experiment:
 
                     for warning in require_sound(task):
                         warn(warning)
-                return lookup.find("guider", self.run.guider).build(task, self.guider)
+                guider = lookup.find("guider", self.run.guider).build(task, self.guider)
+                return _on_plant(guider, self.run) if self.run.plant.address else guider
         except SettingsError:
             raise
         except ValueError as error:
             raise SettingsError(str(error)) from error
+
+
+def plant_of(task: Any, settings: PlantSettings) -> Plant:
+    """The plant of these settings for a control task; it is called on for its first episode.
+
+    Errors:
+        SettingsError where ZeroMQ is not installed.
+    """
+    try:
+        from dynamics.remote_plant import RemotePlant, Signature
+    except ImportError as error:
+        raise SettingsError(f"a plant needs pyzmq: pip install 'guided-policy-search[plant]' ({error})") from error
+    signature = Signature(task.nx, task.nu, task.dt, task.frame_size)
+    return RemotePlant(settings.address, settings.timeout, signature)
+
+
+def _on_plant(guider: Any, run: RunSettings) -> Any:
+    """The guider with its samples from the plant of these settings."""
+    from gps.guiders.model_based.on_plant import OnPlant
+    from gps.guiders.model_based.scaffold import ModelBased
+
+    if not isinstance(guider, ModelBased):
+        raise SettingsError(
+            f"run.plant.address = {run.plant.address!r}: a plant runs controllers, and {run.guider!r} has none to "
+            "send; take a guider such as badmm or mdgps"
+        )
+    return OnPlant(guider, plant_of(guider.task, run.plant))
 
 
 def _check_teaching(experiment: Experiment) -> None:

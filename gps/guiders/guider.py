@@ -28,7 +28,9 @@ class Guider(Protocol):
     The state holds everything that a resumed run needs. A guider may take a teacher from another run, whose folder it
     names as `teacher_run`: then the loop calls `adopt(state, teacher) -> state` once, before the first iteration. The
     teacher is what `teacher(state)` of the other run's guider gives. A guider that is a policy of privileged
-    observations gives it as `guiding(state)` to those who want to see it act, or None.
+    observations gives it as `guiding(state)` to those who want to see it act, or None. A guider whose samples come from
+    outside, such as a plant, has `gather(state, key) -> samples, metrics`, which is called on the host in place of
+    `collect`.
     """
 
     name: str

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from dynamics.plant import Beginning, Plant
+from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, episode_cost
-from gps.tasks.episodes import run_episode
+from gps.tasks.plant_episodes import LearnerOnPlant
 from gps.tasks.task import Environment, diverged
 from policies.policy import Policy
 
@@ -77,17 +79,50 @@ def evaluate(
     """Let the learner act, deterministically or with `std` times its own noise, once for each context."""
 
     def one(context, key):
-        trajectory = run_episode(task, policy, context, key, std)
+        trajectory = episodes.run_episode(task, policy, context, key, std)
         return judged(task, trajectory.states, trajectory.actions, context)
 
     return jax.vmap(one)(contexts, jax.random.split(key, len(contexts)))
 
 
+def evaluate_on_plant(
+    task: ControlTask,
+    plant: Plant,
+    policy: Policy,
+    contexts: Float[Array, "C nc"],
+    key: PRNGKeyArray,
+    std: float = 0.0,
+) -> Evaluation:
+    """The same on a plant; `states` are the controllers' there.
+
+    Errors:
+        PlantError where the plant stops, is lost, or does what it must not.
+    """
+
+    @jax.jit
+    def drawn(contexts, keys):
+        starts, noise = jax.vmap(lambda key: episodes.chances(task, policy, key, std))(keys)
+        return jax.vmap(lambda key, c: task.control_state(task.initial_state(key, c)))(starts, contexts), noise
+
+    learner = LearnerOnPlant(task, plant)
+    starts, noise = jax.device_get(drawn(contexts, jax.random.split(key, len(contexts))))
+    done = []
+    for i, context in enumerate(np.asarray(contexts)):
+        own = {name: rows[i] for name, rows in noise.items()}
+        done.append(learner.run(policy, Beginning(starts[i], context), own)[0])
+    xs, us = (jnp.asarray(np.array(part), starts.dtype) for part in zip(*((e.xs, e.us) for e in done), strict=True))
+    return jax.jit(jax.vmap(lambda xs, us, context: _judged(task, xs, us, xs, context)))(xs, us, contexts)
+
+
 def judged(
     task: ControlTask, states: Float[Array, "T+1 nstate"], us: Float[Array, "T nu"], context: Float[Array, " nc"]
 ) -> Evaluation:
-    """What one episode is worth."""
-    xs = jax.vmap(task.control_state)(states)
+    """What one episode of a simulator is worth."""
+    return _judged(task, jax.vmap(task.control_state)(states), us, states, context)
+
+
+def _judged(task: ControlTask, xs: Array, us: Array, states: Array, context: Array) -> Evaluation:
+    """One episode, of controllers' states and of the simulator's."""
     score = task.measure(xs, us, context)
     sound = jnp.isfinite(xs).all() & jnp.isfinite(score)
     solved = getattr(task, "solved", None)

@@ -65,6 +65,7 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
         "wall_seconds": clock(),
         "seconds_per_iteration": float(np.median(iteration_seconds(rows))),
         **({"engine": resolve_engine(experiment.run.engine)} if experiment.simulated else {}),
+        **({"plant": experiment.run.plant.address} if experiment.run.plant.address else {}),
         "seed": experiment.run.seed,
         **counted,
         "versions": {name: metadata.version(name) for name in VERSIONS},

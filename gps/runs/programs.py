@@ -59,6 +59,7 @@ class Programs:
         self._shardings = shardings(guider, mesh_of(guider, devices)) if devices > 1 else None
         placed = None if self._shardings is None else (self._shardings, None)
         self.collect = jax.jit(guider.collect)
+        self._gather = getattr(guider, "gather", lambda state, key: (self.collect(state, key), {}))
         self.update = jax.jit(guider.update, out_shardings=placed)
         self.whole = jax.jit(functools.partial(iterate, guider), out_shardings=placed)
         if is_control(task):
@@ -91,15 +92,19 @@ class Programs:
         return state if self._shardings is None else jax.device_put(state, self._shardings)
 
     def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
-        """One iteration; DivergedError where the guider can not learn from what was collected."""
+        """One iteration.
+
+        Errors:
+            DivergedError where the guider can not learn from what was collected; PlantError where a plant failed.
+        """
         if self.guider.fused:
             return self.whole(state, key)
         rows = []
         for collecting, updating in update_keys(self.guider, key):
-            samples = self.collect(state, collecting)
+            samples, noted = self._gather(state, collecting)
             self.guider.check(samples)
             state, metrics = self.update(state, samples, updating)
-            rows.append(metrics)
+            rows.append(metrics | noted)
         return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
 
     def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:

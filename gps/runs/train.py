@@ -13,6 +13,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from dynamics.engines import resolve_engine
+from dynamics.plant import PlantError
 from gps.columns import Column, count, short
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError, Guider
@@ -46,6 +47,7 @@ def train(
         The summary, as in summary.json.
 
     Errors:
+        PlantError when a plant fails in an iteration (a checkpoint is saved first, as for the next error),
         DivergedError when nothing can be learned from an iteration (a checkpoint of the state before it is saved
         first; see `Guider.check` and `Guider.judge`), SettingsError where it asks for event files that nothing can
         write, CheckpointError when there are checkpoints but none is whole, RunError when another process trains this
@@ -137,12 +139,14 @@ def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
 
 @contextmanager
 def _saved_first(folder: RunFolder, i: int, save: Callable[[int], None]) -> Iterator[None]:
-    """Where the guider can not go on, the state that it had is saved first."""
+    """Where the guider or its plant can not go on, the state before is saved first."""
     try:
         yield
-    except DivergedError:
+    except (DivergedError, PlantError) as error:
         if i not in folder.checkpoints.steps():
             save(i)
+        if isinstance(error, PlantError):
+            raise PlantError(f"{error}; {folder.path} is saved: gps train --resume goes on") from error
         raise
 
 
@@ -150,7 +154,8 @@ def title_of(experiment: Experiment) -> str:
     """What stands above a run's progress."""
     run = experiment.run
     engine = f", engine {resolve_engine(run.engine)}" if experiment.simulated else ""
-    return f"{run.task} by {run.guider}, seed {run.seed}{engine}"
+    plant = f", plant {run.plant.address}" if run.plant.address else ""
+    return f"{run.task} by {run.guider}, seed {run.seed}{engine}{plant}"
 
 
 def columns_of(guider: Guider) -> tuple[Column, ...]:

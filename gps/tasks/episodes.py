@@ -31,20 +31,32 @@ def act(task: ControlTask, policy: Policy, context: Float[Array, " nc"], privile
     """
 
     def actor(memory, t, state, noise):
-        frames, memory = memory
         x = task.control_state(state)
-        frames = remember(frames, t, task.observe(x, context, noise["frame"]))
-        o = frames.reshape(-1)
-        if privileged:
-            o = jnp.concatenate([task.privileged(x, context), o])  # pyright: ignore[reportAttributeAccessIssue]
-        memory, action = policy.act(memory, o, noise["action"])
-        return (frames, memory), action
+        frame = task.observe(x, context, noise["frame"])
+        before = task.privileged(x, context) if privileged else None  # pyright: ignore[reportAttributeAccessIssue]
+        return answer(policy, memory, t, frame, noise["action"], before)
 
     return actor
 
 
+def answer(
+    policy: Policy,
+    memory: tuple[Array, Array],
+    t: Array,
+    frame: Float[Array, " nf"],
+    noise: Array,
+    before: Array | None = None,
+) -> tuple[tuple[Array, Array], Array]:
+    """What a policy remembers and does after seeing one more frame; it sees `before` in front of the last ones."""
+    frames, memory_of_policy = memory
+    frames = remember(frames, t, frame)
+    seen = frames.reshape(-1) if before is None else jnp.concatenate([before, frames.reshape(-1)])
+    memory_of_policy, action = policy.act(memory_of_policy, seen, noise)
+    return (frames, memory_of_policy), action
+
+
 def start_acting(task: ControlTask, policy: Policy) -> tuple[Array, Array]:
-    """What the actor of `act` starts with: no frames, and the policy's memory."""
+    """What the actor of `act` starts with, and `answer`: no frames, and the policy's memory."""
     return jnp.zeros((task.history, task.frame_size)), policy.start_memory()
 
 

@@ -18,7 +18,7 @@ def share_programs(monkeypatch: pytest.MonkeyPatch, guiders: dict[str, Any], pro
 
     def same_guider(experiment, warn=None):
         run = experiment.run
-        key = repr((run.task, run.guider, run.engine, experiment.task, experiment.guider))
+        key = repr((run.task, run.guider, run.engine, run.plant, experiment.task, experiment.guider))
         if key not in guiders:
             guiders[key] = build(experiment)
         return guiders[key]

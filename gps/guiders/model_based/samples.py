@@ -80,11 +80,7 @@ def collect(
     """
 
     def one(controller, context, learner_collects, key):
-        start, action, frame = jax.random.split(key, 3)
-        noise = {
-            "action": exploration_noise(action, task.horizon, task.nu, settings.smoothing),
-            "frame": jax.random.normal(frame, (task.horizon, task.noise_size)),
-        }
+        start, noise = drawn(task, context, key, settings)
         watch = episodes.act(task, policy, context)
 
         def act(memory, t, state, noise):
@@ -94,14 +90,29 @@ def collect(
             return memory, jnp.where(learner_collects, imitated, guided)
 
         memory = episodes.start_acting(task, policy)
-        trajectory = rollout(task.simulator, act, task.initial_state(start, context), noise, memory)
+        trajectory = rollout(task.simulator, act, start, noise, memory)
         return recorded(task, trajectory, context, noise["frame"])
 
-    contexts = task.train_contexts
-    keys = jax.random.split(key, (len(contexts), settings.samples))
     many = jax.vmap(jax.vmap(one, in_axes=(None, None, None, 0)))
-    collected = many(controllers, contexts, learner_collects, keys)
+    collected = many(controllers, task.train_contexts, learner_collects, keys_of(task, key, settings))
     return replace(without_diverged(collected, collected.weights), weights=collected.weights)
+
+
+def keys_of(task: ControlTask, key: PRNGKeyArray, settings: SamplingSettings) -> PRNGKeyArray:
+    """Random keys of all episodes of an iteration (M N)."""
+    return jax.random.split(key, (len(task.train_contexts), settings.samples))
+
+
+def drawn(
+    task: ControlTask, context: Float[Array, " nc"], key: PRNGKeyArray, settings: SamplingSettings
+) -> tuple[Float[Array, " nstate"], dict[str, Array]]:
+    """All that is random in one episode: its first state, and T rows of noise for actions and for frames."""
+    start, action, frame = jax.random.split(key, 3)
+    noise = {
+        "action": exploration_noise(action, task.horizon, task.nu, settings.smoothing),
+        "frame": jax.random.normal(frame, (task.horizon, task.noise_size)),
+    }
+    return task.initial_state(start, context), noise
 
 
 def recorded(
@@ -113,11 +124,28 @@ def recorded(
         noise: of the learner's frames.
     """
     xs = jax.vmap(task.control_state)(trajectory.states)
-    seen = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise)
-    observations = episodes.stack_frames(seen, task.history)
-    costs = step_costs(task, xs, trajectory.actions, context)
-    sound = trajectory.sound & jnp.isfinite(costs).all() & plausible(observations).all()
-    return Samples(xs, trajectory.actions, observations, costs, sound.astype(xs.dtype))
+    frames = jax.vmap(task.observe, in_axes=(0, None, 0))(xs[:-1], context, noise)
+    return judged(task, xs, trajectory.actions, frames, context, trajectory.sound)
+
+
+def judged(
+    task: ControlTask,
+    xs: Float[Array, "T+1 nx"],
+    us: Float[Array, "T nu"],
+    frames: Float[Array, "T nf"],
+    context: Float[Array, " nc"],
+    sound: Bool[Array, ""],
+) -> Samples:
+    """One episode as a sample, without M and N: what it cost, and whether it counts.
+
+    Args:
+        frames: what the learner saw, or would have seen, before each action.
+        sound: as far as is known already.
+    """
+    observations = episodes.stack_frames(frames, task.history)
+    costs = step_costs(task, xs, us, context)
+    sound = sound & jnp.isfinite(costs).all() & plausible(observations).all()
+    return Samples(xs, us, observations, costs, sound.astype(xs.dtype))
 
 
 def without_diverged(episodes: Tree, weights: Float[Array, "M N"]) -> Tree:

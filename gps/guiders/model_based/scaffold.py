@@ -99,7 +99,7 @@ class ModelBased:
 
     def collect(self, state: ModelBasedState, key: PRNGKeyArray) -> Samples:
         """Roll the controllers (or the learner) through the simulator."""
-        collects = self._learner_collects(state)
+        collects = self.learner_collects(state)
         return samples.collect(
             self.task, state.controllers, state.learner.policy, collects, key, self.settings.sampling
         )
@@ -257,7 +257,7 @@ class ModelBased:
             learner: linearised around them.
         """
         method, sampling, free = self.method, self.settings.sampling, not self.method.needs_model
-        by_learner = self._learner_collects(state)
+        by_learner = self.learner_collects(state)
         sampled = select(by_learner, learner, state.controllers)
         cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
         tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
@@ -296,8 +296,8 @@ class ModelBased:
         limit = state.step * kl_step * self.task.horizon
         return Condition(prepared.models, prepared.samples, learner, prepared.reference, limit, state.eta)
 
-    def _learner_collects(self, state: ModelBasedState) -> Bool[Array, " M"]:
-        """Whether the learner collects in this iteration.
+    def learner_collects(self, state: ModelBasedState) -> Bool[Array, " M"]:
+        """Whether the learner collects in this iteration, of each condition.
 
         An untrained one never does, nor does any where the last local model was not faithful: its controller is asked
         again, which is nearer to what the model before was about.
