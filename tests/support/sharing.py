@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 
-def share_programs(monkeypatch: pytest.MonkeyPatch, guiders: dict[str, Any], programs: dict[int, Any]):
+def share_programs(monkeypatch: pytest.MonkeyPatch, guiders: dict[str, Any], programs: dict[tuple[int, int], Any]):
     """Equal settings get the same guider and programs; returns the function that gives the programs of a guider."""
     from gps.comparisons import compare
     from gps.experiments.experiment import Experiment
@@ -23,10 +23,10 @@ def share_programs(monkeypatch: pytest.MonkeyPatch, guiders: dict[str, Any], pro
             guiders[key] = build(experiment)
         return guiders[key]
 
-    def same_programs(guider):
-        if id(guider) not in programs:
-            programs[id(guider)] = start(guider)
-        return programs[id(guider)]
+    def same_programs(guider, devices=1):
+        if (id(guider), devices) not in programs:
+            programs[id(guider), devices] = start(guider, devices)
+        return programs[id(guider), devices]
 
     monkeypatch.setattr(Experiment, "build", same_guider)
     for user in (module, train, compare):
