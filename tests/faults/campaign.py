@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 if __name__ == "__main__":  # as a script: tests and the project are found from here
@@ -137,11 +137,23 @@ FRESH: tuple[Fault, ...] = (killed, failing, full, watched, contended)  # of a r
 
 
 def campaign(
-    whole: Whole, place: Path, seed: int, trials: int, kills: int, note: Callable[[str], None]
+    whole: Whole,
+    place: Path,
+    seed: int,
+    trials: int,
+    kills: int,
+    note: Callable[[str], None],
+    only: Collection[str] = (),
 ) -> dict[str, Counter[str]]:
-    """Run trials of all faults in turn, and so many of real kills; returns how each fault was met."""
+    """Run trials of all faults in turn, and so many of real kills; returns how each fault was met.
+
+    Args:
+        only: faults that are tried, each in the trials that it has among all.
+    """
     counts: dict[str, Counter[str]] = {}
     for number, (name, trained, fault) in enumerate(_schedule(trials, kills)):
+        if only and name not in only:
+            continue
         rng = random.Random(f"{seed} {number} {name}")
         trial = whole.trial(rng, place / "trial", trained=trained)
         try:
@@ -176,12 +188,22 @@ def _main() -> int:
     parser.add_argument("--trials", type=int, default=200, help="of all faults in turn")
     parser.add_argument("--kills", type=int, default=0, help="of processes, in addition; each takes some 10 s")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="those of these faults, such as setting")
     options = parser.parse_args()
+    known = {name for name, *_ in _schedule(1000, 1)}
+    if wrong := [name for name in options.only if name not in known]:
+        parser.error(f"--only: unknown fault {wrong[0]!r}; known: {', '.join(sorted(known))}")
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         whole = prepare(Path(place), patch)
         counts = campaign(
-            whole, Path(place), options.seed, options.trials, options.kills, lambda line: print(line, flush=True)
+            whole,
+            Path(place),
+            options.seed,
+            options.trials,
+            options.kills,
+            lambda line: print(line, flush=True),
+            options.only,
         )
         os.chdir(here)
     print(table(counts))
