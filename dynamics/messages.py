@@ -67,7 +67,10 @@ def decode(parts: Sequence[bytes]) -> Message:
             raise MessageError(
                 f"{name} has {len(data)} bytes, and {shape} doubles take {prod(shape) * _DOUBLE.itemsize}"
             )
-        arrays[name] = np.frombuffer(data, _DOUBLE).reshape(shape)
+        try:
+            arrays[name] = np.frombuffer(data, _DOUBLE).reshape(shape)
+        except ValueError as error:  # none at all of a number that no index reaches
+            raise MessageError(f"{name} has the shape {shape}: {error}") from error
     return Message(header, arrays)
 
 
@@ -78,4 +81,4 @@ def _require_finite(name: str, values: np.ndarray) -> None:
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 8 and all(type(n) is int and n >= 0 for n in value)
+    return isinstance(value, list) and len(value) <= 8 and all(type(n) is int and 0 <= n < 2**31 for n in value)

@@ -64,7 +64,7 @@ def _comments(source: str) -> dict[str, str]:
     above: list[str] = []
     for number, line in enumerate(source.splitlines(), start=1):
         if line.lstrip().startswith("#"):
-            above.append(beside[number])
+            above.append(beside.get(number, ""))  # none in a text of several lines
             continue
         if line.lstrip().startswith("def "):
             break  # the fields come first

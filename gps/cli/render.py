@@ -10,6 +10,7 @@ from gps.cli.reading import add_best, add_run, read_run
 from gps.errors import UserError
 
 KINDS = (".mp4", ".gif")
+MOST = 2**31  # bytes of all pictures
 GL = "it needs a GL library, such as Debian's libegl1 with libegl-mesa0, or libosmesa6"
 
 
@@ -48,6 +49,12 @@ def run(options: argparse.Namespace) -> int:
     conditions = animation.shown_conditions(acted, options.conditions)
     if not len(conditions):
         raise UserError(f"{options.run}: all {len(acted.xs)} test conditions diverged, so that nothing can be seen")
+    frames = len(animation.shown_times(acted, path))
+    if (room := 3 * len(conditions) * frames * options.size**2) > MOST:
+        raise UserError(
+            f"{len(conditions)} conditions of {frames} pictures of {options.size} x {options.size} take "
+            f"{room / 2**30:.1f} GB, and may take {MOST / 2**30:.0f}: lower --conditions or --size"
+        )
     try:
         rendered(acted, simulated, path, conditions, options.size)
     except RenderError as error:

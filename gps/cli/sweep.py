@@ -14,7 +14,7 @@ GO_ON = "; the same command goes on from the last checkpoint of each run"
 def add(commands: Any) -> argparse.ArgumentParser:
     """The command's options."""
     parser = commands.add_parser("sweep", help="run many settings and seeds, and say which are best")
-    parser.add_argument("file", help="what is varied, in TOML; see docs/sweeps.md")
+    parser.add_argument("file", help="what is varied, in TOML; see docs/running.md")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="over what the file says, such as workers=2"
     )
@@ -25,6 +25,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Sweep; the exit status is 1 where a cell failed."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # this process trains nothing: the workers have the device to themselves
     from gps.sweeps.plan import read_plan
     from gps.sweeps.sweep import sweep
 
@@ -32,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     plan = read_plan(options.file, options.set, trust=options.trust)
     results, text = sweep(plan, out, trust=options.trust)
     print(f"\n{text}")
-    for kind in ("md", "csv", "png", "pdf"):
-        print(out / f"sweep.{kind}")
+    for path in (out / f"sweep.{kind}" for kind in ("md", "csv", "png", "pdf")):
+        if path.exists():
+            print(path)
     return 1 if any(result.failed for result in results) else 0

@@ -23,5 +23,5 @@ def run(options: argparse.Namespace) -> int:
     from gps.runs.watch import watch
 
     folder = RunFolder.open(options.run, EVERYTHING if options.trust else ())
-    watch(folder, title_of(folder.experiment), columns_of(folder.experiment.build()))
+    watch(folder, title_of(folder.experiment), columns_of(folder.experiment.alone.build()))
     return 0

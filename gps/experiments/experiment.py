@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gps.experiments import lookup
@@ -123,6 +123,11 @@ class Experiment:
     def code(self) -> tuple[str, ...]:
         """What of its settings names code of somebody's own; whoever made this experiment trusts it."""
         return tuple(lookup.code(self.to_dict()).values())
+
+    @property
+    def alone(self) -> Experiment:
+        """The same without its plant: for who only reads a run, and may have no way to one."""
+        return replace(self, run=replace(self.run, plant=PlantSettings()))
 
     @property
     def simulated(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,20 +46,23 @@ def tile_pictures(
 ) -> list[Path]:
     """Save square pictures for the `shown_times` of these conditions; returns the file."""
     columns, side = _columns(len(tiles)), tiles.shape[2]
-    pictures = []
-    for number, t in enumerate(shown_times(acted, path)):
-        picture = Image.new("RGB", _size(len(tiles), side), PAPER)
-        pen = _Pen(picture, 1)
-        pen.text((10, HEADER - 7), f"t = {t * acted.dt:.2f} s", 13)
-        for tile, condition in enumerate(conditions):
-            corner = (tile % columns * side, HEADER + tile // columns * side)
-            picture.paste(Image.fromarray(tiles[tile, number]), corner)
-            pen.text((corner[0] + 9, corner[1] + side - 9), acted.said(condition), 11)
-        pictures.append(picture)
-    if path.suffix != video.SUFFIX:
-        palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
-        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    return _save(pictures, acted, path)
+
+    def composed() -> Iterator[Image.Image]:
+        for number, t in enumerate(shown_times(acted, path)):
+            picture = Image.new("RGB", _size(len(tiles), side), PAPER)
+            pen = _Pen(picture, 1)
+            pen.text((10, HEADER - 7), f"t = {t * acted.dt:.2f} s", 13)
+            for tile, condition in enumerate(conditions):
+                corner = (tile % columns * side, HEADER + tile // columns * side)
+                picture.paste(Image.fromarray(tiles[tile, number]), corner)
+                pen.text((corner[0] + 9, corner[1] + side - 9), acted.said(condition), 11)
+            yield picture
+
+    if path.suffix == video.SUFFIX:
+        return _save(composed(), acted, path)
+    pictures = list(composed())
+    palette = pictures[len(pictures) // 2].quantize(256)  # one for all frames: no flicker
+    return _save((picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures), acted, path)
 
 
 def skeletons(acted: LearnerEpisodes, path: Path, conditions: np.ndarray) -> list[Path]:
@@ -66,18 +70,17 @@ def skeletons(acted: LearnerEpisodes, path: Path, conditions: np.ndarray) -> lis
     return _save(_frames(acted, shown_times(acted, path), conditions), acted, path)
 
 
-def _save(pictures: list[Image.Image], acted: LearnerEpisodes, path: Path) -> list[Path]:
+def _save(pictures: Iterable[Image.Image], acted: LearnerEpisodes, path: Path) -> list[Path]:
     """In real time; a GIF loops."""
     times = acted.dt * shown_times(acted, path)
     if path.suffix == video.SUFFIX:
-        video.save([np.asarray(picture.convert("RGB")) for picture in pictures], times, HOLD, path)
+        video.save((np.asarray(picture.convert("RGB")) for picture in pictures), times, HOLD, path)
         return [path]
+    first, *others = pictures
     hundredths = np.round(100 * times).astype(int)  # what GIF counts in: no error adds up
     durations = [*(10 * np.diff(hundredths)).tolist(), round(1000 * HOLD)]
     with written_whole(path) as waiting:
-        pictures[0].save(
-            waiting, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False
-        )
+        first.save(waiting, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
     return [path]
 
 

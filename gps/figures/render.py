@@ -67,7 +67,9 @@ def render(
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise RenderError(f"it took longer than {PATIENCE:.0f} s") from None
+                raise RenderError(
+                    f"it took longer than {PATIENCE:.0f} s: fewer or smaller pictures take less"
+                ) from None
             if done.returncode == 0:
                 return np.load(Path(folder) / "pictures.npy")
             lines = done.stderr.strip().splitlines()
@@ -83,6 +85,8 @@ def draw(folder: Path) -> None:
     data = mujoco.MjData(model)
     if not model.nlight:  # the light at the camera alone is dim
         model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.45, 0.6
+    buffer = model.vis.global_
+    buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
     camera, extent = _camera(model, data, states, targets)
     sky = (model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX).any()
     pictures = np.empty((*states.shape[:2], size, size, 3), np.uint8)

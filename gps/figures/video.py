@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +32,11 @@ def require_writer() -> None:
 
 
 def save(
-    pictures: Sequence[UInt8[np.ndarray, "h w 3"]], times: Float[np.ndarray, " F"], hold: float, path: Path
+    pictures: Iterable[UInt8[np.ndarray, "h w 3"]], times: Float[np.ndarray, " F"], hold: float, path: Path
 ) -> None:
     """Save pictures, the first of which are one distance in time apart; the last one stays for `hold` seconds.
+
+    They are taken one after the other, so that only one has to be there at a time.
 
     Errors:
         VideoError without the package that writes them, or where its ffmpeg fails.
@@ -41,15 +45,27 @@ def save(
     import imageio_ffmpeg
 
     step = times[1] - times[0] if len(times) > 1 else hold
-    height, width = (side + side % 2 for side in pictures[0].shape[:2])  # H.264 wants them even
-    frames = np.full((len(pictures) + round(hold / step), height, width, 3), 255, np.uint8)
-    for number, picture in enumerate([*pictures, *[pictures[-1]] * round(hold / step)]):
-        frames[number, : picture.shape[0], : picture.shape[1]] = picture
-    taken = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1 / step:.6f}", "-i", "-"]
+    pictures = map(_even, pictures)
+    last = next(pictures)
+    size = f"{last.shape[1]}x{last.shape[0]}"
+    taken = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{1 / step:.6f}", "-i", "-"]
     made = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-f", "mp4"]
-    with written_whole(path) as waiting:
+    with written_whole(path) as waiting, tempfile.TemporaryFile() as said:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *taken, *made, waiting]
-        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
-        if done.returncode:
-            why = done.stderr.decode(errors="replace").strip().splitlines()
-            raise VideoError(f"{path}: ffmpeg failed: {why[-1] if why else done.returncode}")
+        with suppress(BrokenPipeError), subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process:
+            assert process.stdin
+            process.stdin.write(last.tobytes())
+            for last in pictures:
+                process.stdin.write(last.tobytes())
+            for _ in range(round(hold / step)):
+                process.stdin.write(last.tobytes())
+        if process.returncode:
+            said.seek(0)
+            why = said.read().decode(errors="replace").strip().splitlines()
+            raise VideoError(f"{path}: ffmpeg failed: {why[-1] if why else process.returncode}")
+
+
+def _even(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """With white at its lower and right edge, where its sides are odd: H.264 wants them even."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255)

@@ -93,8 +93,10 @@ def score_of(folder: RunFolder) -> Score:
     """What the task of a run is judged by, of runs that have ended; the score has no name before."""
     known = folder.read_summary().get("score") if integrity.ended(folder) else None
     try:
-        return Score(**known) if known else UNKNOWN
-    except TypeError:
+        score = Score(**known) if known else UNKNOWN
+        hash(score)
+        return score
+    except TypeError:  # it has other fields, or lists in them
         return UNKNOWN
 
 

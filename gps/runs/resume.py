@@ -158,7 +158,7 @@ def load(folder: RunFolder, step: int | None = None, *, allow_older: bool = Fals
     """
     use_compilation_cache()
     experiment = folder.experiment
-    guider = experiment.build()
+    guider = experiment.alone.build()
     rows = folder.metrics.count()
     restored, notes = restore(folder, guider, step)
     if restored is None:

@@ -9,6 +9,7 @@ The learner acts on what MuJoCo simulates in the viewer, so that who pushes a bo
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from gps.tasks.control_task import ControlTask
 from gps.tasks.episodes import act, chances, start_acting
 from policies.policy import Policy
 
+_OPEN = "import glfw, sys; sys.exit(not glfw.init())"
+
 
 class Viewer(Protocol):
     """What is asked of `mujoco.viewer`."""
@@ -34,9 +37,16 @@ class Viewer(Protocol):
 
 
 def require_display() -> None:
-    """Raise UserError where there is no screen."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    """Raise UserError where no window can be opened, for which MuJoCo's viewer would wait for ever."""
+    if not sys.platform.startswith("linux"):
+        return
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("there is no display (DISPLAY is not set): gps render writes a video instead")
+    opened = subprocess.run([sys.executable, "-W", "ignore", "-c", _OPEN], capture_output=True, text=True, check=False)
+    if opened.returncode:
+        lines = opened.stderr.strip().splitlines()
+        why = lines[-1] if lines else "GLFW can not use it"
+        raise UserError(f"no window opens on the display ({why}): gps render writes a video instead")
 
 
 def view(task: ControlTask, policy: Policy, contexts: Float[np.ndarray, "C nc"]) -> None:

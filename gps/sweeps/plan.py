@@ -40,6 +40,12 @@ from gps.settings import (
 
 SEARCHES = ("grid", "random", "optuna")
 EXECUTORS = ("processes", "ray", "slurm")
+# options of executors that decide where and how long a cell runs, and nothing else
+HARMLESS = {
+    *("num_cpus", "num_gpus", "memory", "max_retries"),  # of ray
+    *("cluster", "timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node"),
+    *("slurm_partition", "slurm_time", "slurm_mem", "slurm_account", "slurm_qos", "slurm_gres", "slurm_constraint"),
+}
 DIRECTIONS = ("auto", "min", "max")
 _MOST_CELLS = 10_000
 _LONGEST = 80  # characters of a cell's name
@@ -153,21 +159,29 @@ def read_plan(path: str | os.PathLike[str], assignments: Sequence[str] = (), *, 
         settings = from_dict(SweepSettings, text)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
-    named, base, vary = (
-        {"task": settings.task, "guider": settings.guider},
-        tables["settings"],
-        dict(_varied(tables["vary"])),
-    )
+    named = {"task": settings.task, "guider": settings.guider}
+    base, vary = tables["settings"], dict(_varied(tables["vary"]))
+    if not isinstance(base.get("run", {}), Mapping):
+        raise SettingsError(f"{path}: settings.run must be a table, not {base['run']!r}")
     for own in (*named, "seed"):
         if own in base.get("run", {}) or f"run.{own}" in vary:
             raise SettingsError(f"{path}: run.{own} is the sweep's own: it stands above the tables, as {own} or seeds")
     if not trust:
-        _require_no_code(
-            path, [{"run": named}, base, *({n: v} for n, vs in vary.items() if isinstance(vs, list) for v in vs)]
-        )
+        _require_harmless(path, tables["options"])
+        lists = {name: values for name, values in vary.items() if isinstance(values, list)}
+        _require_no_code(path, [{"run": named}, base, *({name: v} for name, values in lists.items() for v in values)])
     plan = Plan(settings, overlay(base, {"run": {**base.get("run", {}), **named}}), vary, tables["options"])
     _check(plan, path)
     return plan
+
+
+def _require_harmless(path: Any, options: Mapping[str, Any]) -> None:
+    """Raise UntrustedError for an option that could run something: a line of a shell, an environment, another host."""
+    for name, value in options.items():
+        if name not in HARMLESS or not re.fullmatch(r"[\w.:=/-]*", str(value), re.ASCII):
+            raise UntrustedError(
+                f"{path}: options.{name} = {value!r} may run code of its own: where you trust it, add --trust"
+            )
 
 
 def _require_no_code(path: Any, tables: Sequence[Mapping[str, Any]]) -> None:

@@ -19,28 +19,35 @@ _DIGITS = 4  # of numbers drawn from a range: a cell's folder is named by them
 
 
 class Search(Protocol):
-    """Cells are asked for one after the other, before or after earlier ones are told."""
+    """Cells are asked for one after the other, before or after earlier ones are told; some are asked for again."""
 
-    total: int  # cells in all
+    total: int  # cells in all, as often as they are asked for
 
     def ask(self) -> Changes | None:
         """The next cell; None where there is no more."""
         ...
 
     def tell(self, changes: Changes, value: float | None) -> None:
-        """What came of a cell; None where it failed."""
+        """What came of a cell, however often it was asked for; None where it failed."""
         ...
 
 
-def search_of(plan: Plan, out: Path, minimize: bool) -> Search:
+def search_of(plan: Plan, out: Path, objective: str, minimize: bool) -> Search:
     """The search that a plan names.
 
+    Args:
+        objective: the number that is told.
+
     Errors:
-        SettingsError where Optuna is asked for and not installed.
+        SettingsError for a cell of a grid or a random one that is impossible; where Optuna is asked for and not
+        installed, or its journal in `out` is of another sweep.
     """
     if plan.settings.search == "optuna":
-        return _Optuna(plan, out, minimize)
-    return _Listed(list(grid(plan) if plan.settings.search == "grid" else drawn(plan)))
+        return _Optuna(plan, out, objective, minimize)
+    cells = list(grid(plan) if plan.settings.search == "grid" else drawn(plan))
+    for changes in cells:
+        plan.experiment(changes, 0)
+    return _Listed(cells)
 
 
 def grid(plan: Plan) -> Iterator[Changes]:
@@ -92,7 +99,7 @@ class _Listed:
 class _Optuna:
     """Its journal is in the sweep's folder, so that a sweep that goes on asks first for cells that were not told."""
 
-    def __init__(self, plan: Plan, out: Path, minimize: bool):
+    def __init__(self, plan: Plan, out: Path, objective: str, minimize: bool):
         if importlib.util.find_spec("optuna") is None:
             raise SettingsError(
                 "search = 'optuna': it is not installed: pip install 'guided-policy-search[optuna]', or take 'random'"
@@ -104,24 +111,43 @@ class _Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.total, self._plan = plan.settings.trials, plan
         out.mkdir(parents=True, exist_ok=True)
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(out / JOURNAL))),
-            sampler=optuna.samplers.TPESampler(seed=plan.settings.search_seed, constant_liar=plan.settings.workers > 1),
-            study_name="sweep",
-            direction="minimize" if minimize else "maximize",
-            load_if_exists=True,
+        storage, direction = (
+            JournalStorage(JournalFileBackend(str(out / JOURNAL))),
+            "minimize" if minimize else "maximize",
         )
-        self._before = list(self._study.get_trials(deepcopy=False))[: self.total]
-        self._asked: dict[str, int] = {}  # numbers of trials by their cell
+        self._study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+        about = f"{objective}, {direction}; " + "; ".join(f"{name}: {values}" for name, values in plan.vary.items())
+        if self._study.user_attrs.get("about", about) != about:
+            raise SettingsError(
+                f"{out / JOURNAL} is of a sweep of {self._study.user_attrs['about']}: use another --out"
+            )
+        self._study.set_user_attr("about", about)
+        self._before, self._asked = self._begun(), {}
+        seeds = np.random.SeedSequence(
+            [plan.settings.search_seed, len(self._study.trials)]
+        )  # not the numbers of before
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=int(seeds.generate_state(1)[0]), constant_liar=plan.settings.workers > 1
+        )
+
+    def _begun(self) -> list[Any]:
+        """The trials of earlier processes; one of which not all was proposed when the process ended is given up."""
+        from optuna.trial import TrialState
+
+        whole = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if len(trial.params) == len(self._plan.vary):
+                whole.append(trial)
+            elif not trial.state.is_finished():
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        return whole[: self.total]
 
     def ask(self) -> Changes | None:
         if self._before:
             trial = self._before.pop(0)
-            changes = {name: self._value(name, trial.params[name]) for name in self._plan.vary if name in trial.params}
-            if len(changes) < len(self._plan.vary):
-                raise SettingsError(f"{JOURNAL} is of another sweep: use another --out")
+            changes = {name: self._value(name, trial.params[name]) for name in self._plan.vary}
             if not trial.state.is_finished():
-                self._asked[repr(changes)] = trial.number
+                self._asked.setdefault(repr(changes), []).append(trial.number)
             return changes
         if len(self._study.get_trials(deepcopy=False)) >= self.total:
             return None
@@ -129,15 +155,14 @@ class _Optuna:
         changes = {
             name: self._value(name, self._suggest(trial, name, values)) for name, values in self._plan.vary.items()
         }
-        self._asked[repr(changes)] = trial.number
+        self._asked.setdefault(repr(changes), []).append(trial.number)
         return changes
 
     def tell(self, changes: Changes, value: float | None) -> None:
         from optuna.trial import TrialState
 
-        number = self._asked.pop(repr(changes), None)
-        if number is not None:
-            lost = value is None or not math.isfinite(value)
+        lost = value is None or not math.isfinite(value)
+        for number in self._asked.pop(repr(changes), ()):
             self._study.tell(number, None if lost else value, state=TrialState.FAIL if lost else TrialState.COMPLETE)
 
     def _suggest(self, trial: Any, name: str, values: list[Any] | Range) -> Any:

@@ -13,15 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from gps.comparisons.statistics import estimate
+from gps.experiments.experiment import Experiment
 from gps.files import write_text
 from gps.runs import integrity
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.progress import Clock
-from gps.runs.resume import resumable
+from gps.runs.resume import resumed
+from gps.settings import SettingsError
 from gps.sweeps.plan import Changes, Plan
 from gps.sweeps.results import TITLE, Cell, Objective, Result, csv_text, figure, markdown
-from gps.sweeps.search import search_of
-from gps.sweeps.workers import CellError, jobs_of
+from gps.sweeps.search import Search, search_of
+from gps.sweeps.workers import CellError, Jobs, jobs_of
 
 LOGS = "logs"  # in the sweep's folder: what the processes of its cells print
 _FAILED = estimate(np.full(1, np.nan))
@@ -37,74 +39,105 @@ def sweep(
 
     Errors:
         SettingsError and RunError as in `search_of` and `jobs_of` and where something else is in the place of the
-        results, before anything is run; those of `_cell` where a cell can not begin, and those of `Objective.value`.
+        results, before anything is run; those of `_placed` where a run can not begin, and those of `Objective.value`.
     """
     objective = Objective.of(plan)
     _check_place(out)
-    search = search_of(plan, out, objective.minimize)
+    search = search_of(plan, out, objective.key, objective.minimize)
     jobs = jobs_of(plan.settings.executor, plan.options, out, trust)
-    results: list[Result] = []
-    clock = Clock(search.total)
-
-    def ended(cell: Cell, failed: str = "") -> None:
-        value = _FAILED if failed else objective.value(cell.paths)
-        results.append(Result(cell, value, failed))
-        search.tell(cell.changes, None if failed else float(value.value))
-        clock.tick()
-        tell(f"{clock}  {cell.name}: {f'failed: {failed}' if failed else objective.told(value)}")
-        _write(plan, objective, results, out)
-
     (out / LOGS).mkdir(parents=True, exist_ok=True)
-    cells = (_cell(plan, changes, out) for changes in iter(search.ask, None))
-    waiting: dict[Future[None], Cell] = {}
+    going = _Sweep(plan, out, objective, search, tell)
     with ThreadPoolExecutor(plan.settings.workers) as pool:
-
-        def fill() -> None:
-            while len(waiting) < plan.settings.workers and (cell := next(cells, None)) is not None:
-                if all(map(_finished, cell.paths)):
-                    ended(cell)
-                else:
-                    waiting[pool.submit(jobs.run, cell.paths, out / LOGS / f"{cell.name}.log")] = cell
-
         try:
-            fill()
-            while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    cell, error = waiting.pop(future), future.exception()
-                    if error is not None and not isinstance(error, CellError):
-                        raise error
-                    ended(cell, str(error or ""))
-                fill()
+            going.start(pool, jobs)
+            while going.waiting:
+                for future in wait(going.waiting, return_when=FIRST_COMPLETED).done:
+                    going.end(future)
+                going.start(pool, jobs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             jobs.stop()
             raise
-    ranked = objective.ranked(results)
+    ranked = going.ranked()
     figure(plan, objective, ranked, out / "sweep")
     return ranked, markdown(plan, objective, ranked)
 
 
-def _cell(plan: Plan, changes: Changes, out: Path) -> Cell:
-    """A cell whose folders are there, with its settings in them.
+class _Sweep:
+    """Cells that run, and what came of those that have ended."""
+
+    def __init__(self, plan: Plan, out: Path, objective: Objective, search: Search, tell: Callable[[str], None]):
+        self.plan, self.out, self.objective, self.search, self.tell = plan, out, objective, search, tell
+        self.waiting: dict[Future[None], Cell] = {}
+        self._results: dict[str, Result] = {}  # by the names of cells
+        self._clock = Clock(search.total)
+
+    def start(self, pool: ThreadPoolExecutor, jobs: Jobs) -> None:
+        """Let as many cells run as there are workers, if so many are left."""
+        while len(self.waiting) < self.plan.settings.workers and (changes := self.search.ask()) is not None:
+            name = self.plan.name(changes)
+            if name in self._results:
+                self._answer(self._results[name])
+            elif any(cell.name == name for cell in self.waiting.values()):
+                self._clock.tick()  # it is answered when it has ended
+            else:
+                self._begin(name, changes, pool, jobs)
+
+    def _begin(self, name: str, changes: Changes, pool: ThreadPoolExecutor, jobs: Jobs) -> None:
+        try:
+            experiments = [self.plan.experiment(changes, seed) for seed in range(self.plan.settings.seeds)]
+        except SettingsError as error:  # of values that are impossible together
+            return self._ended(Cell(name, changes, ()), str(error))
+        cell = Cell(name, changes, tuple(_placed(self.out / f"{name}-seed{e.run.seed}", e) for e in experiments))
+        if all(_finished(path, e) for path, e in zip(cell.paths, experiments, strict=True)):
+            return self._ended(cell)
+        self.waiting[pool.submit(jobs.run, cell.paths, self.out / LOGS / f"{name}.log")] = cell
+        return None
+
+    def end(self, future: Future[None]) -> None:
+        """Take in a cell that has ended.
+
+        Errors:
+            Whatever has ended it that is no CellError.
+        """
+        cell, error = self.waiting.pop(future), future.exception()
+        if error is not None and not isinstance(error, CellError):
+            raise error
+        self._ended(cell, str(error or ""))
+
+    def ranked(self) -> list[Result]:
+        """What has ended, the best first."""
+        return self.objective.ranked(list(self._results.values()))
+
+    def _ended(self, cell: Cell, failed: str = "") -> None:
+        value = _FAILED if failed else self.objective.value(cell.paths)
+        result = self._results[cell.name] = Result(cell, value, failed)
+        self._answer(result)
+        self.tell(f"{self._clock}  {cell.name}: {f'failed: {failed}' if failed else self.objective.told(value)}")
+        # sweep.md first: it says that the other files are ours
+        write_text(self.out / "sweep.md", TITLE + markdown(self.plan, self.objective, self.ranked()))
+        write_text(self.out / "sweep.csv", csv_text(self.plan, self.objective, self.ranked()))
+
+    def _answer(self, result: Result) -> None:
+        self.search.tell(result.cell.changes, None if result.failed else float(result.value.value))
+        self._clock.tick()
+
+
+def _placed(path: Path, experiment: Experiment) -> Path:
+    """The folder of a run, which is there with these settings; it may have had fewer iterations.
 
     Errors:
         SettingsError and RunError where that can not be.
     """
-    name = plan.name(changes)
-    paths = []
-    for seed in range(plan.settings.seeds):
-        path, experiment = out / f"{name}-seed{seed}", plan.experiment(changes, seed)
-        if (path / "config.toml").exists():
-            resumable(path, experiment)
-        else:
-            RunFolder.create(path, experiment)
-        paths.append(path)
-    return Cell(name, changes, tuple(paths))
+    if (path / "config.toml").exists():
+        resumed(path, experiment)
+    else:
+        RunFolder.create(path, experiment)
+    return path
 
 
-def _finished(path: Path) -> bool:
-    folder = RunFolder.open(path)
-    return integrity.ended(folder) >= folder.settings["run"]["iterations"]
+def _finished(path: Path, experiment: Experiment) -> bool:
+    return integrity.ended(RunFolder.open(path)) >= experiment.run.iterations
 
 
 def _check_place(out: Path) -> None:
@@ -115,9 +148,3 @@ def _check_place(out: Path) -> None:
         raise RunError(f"{taken[0]} exists and is of no sweep: use another --out")
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} exists and is no folder: use another --out")
-
-
-def _write(plan: Plan, objective: Objective, results: list[Result], out: Path) -> None:
-    ranked = objective.ranked(results)
-    write_text(out / "sweep.md", TITLE + markdown(plan, objective, ranked))  # first: the other files are ours, it says
-    write_text(out / "sweep.csv", csv_text(plan, objective, ranked))

@@ -7,8 +7,10 @@ again goes on from the last checkpoints.
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 from gps.errors import UserError, printable
 from gps.settings import SettingsError
 
+ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # several may share a GPU
 RETRIES = 2  # of a job of Ray whose machine is lost
 
 
@@ -23,7 +26,10 @@ class Jobs(Protocol):
     """An executor of cells."""
 
     def run(self, paths: Sequence[Path], log: Path) -> None:
-        """Bring the runs of a cell to their end; several threads call it at a time. What a run says goes to `log`.
+        """Bring the runs of a cell to their end; several threads call it at a time.
+
+        Args:
+            log: takes what a process says, and what a job of Ray or Slurm says where it fails.
 
         Errors:
             CellError where that fails.
@@ -88,25 +94,40 @@ def jobs_of(executor: str, options: Mapping[str, Any], out: Path, trust: bool) -
         )
     try:
         return kind(dict(options), out, trust)
-    except (TypeError, ValueError, NameError) as error:  # NameError: submitit's, of an unknown parameter
-        raise SettingsError(f"options of executor = {executor!r}: {' '.join(str(error).split())}") from error
+    except (TypeError, ValueError, NameError, RuntimeError, ConnectionError) as error:
+        # NameError is submitit's for an unknown parameter, RuntimeError that for a machine without Slurm
+        raise SettingsError(f"executor = {executor!r}: {' '.join(str(error).split())}") from error
 
 
 class _Processes:
     def __init__(self, trust: bool):
         self._command = [sys.executable, "-m", "gps.sweeps.workers", *(["--trust"] if trust else [])]
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._starting, self._stopped = threading.Lock(), False
 
     def run(self, paths: Sequence[Path], log: Path) -> None:
-        with log.open("ab") as stream:
-            process = subprocess.Popen([*self._command, *map(str, paths)], stdout=stream, stderr=subprocess.STDOUT)
-            self._running.add(process)
+        with log.open("wb") as stream:
+            with self._starting:
+                if self._stopped:
+                    raise CellError("the sweep was stopped")
+                process = subprocess.Popen(
+                    [*self._command, *map(str, paths)],
+                    stdin=subprocess.PIPE,  # nothing is written: it ends where this process dies, and so does the other
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=ENVIRONMENT | os.environ,
+                )
+                self._running.add(process)
             status = process.wait()
         self._running.discard(process)
+        if status < 0:
+            raise CellError(f"its process was ended by signal {-status}, such as for want of memory; see {log}")
         if status:
             raise CellError(_last(log.read_text(errors="replace")) or f"exit status {status}")
 
     def stop(self) -> None:
+        with self._starting:
+            self._stopped = True
         for process in tuple(self._running):
             process.terminate()
 
@@ -144,9 +165,9 @@ class _Slurm:
         self._trust, self._jobs = trust, []
 
     def run(self, paths: Sequence[Path], log: Path) -> None:
-        job = self._executor.submit(outcome, [str(path.absolute()) for path in paths], self._trust)
-        self._jobs.append(job)
         try:
+            job = self._executor.submit(outcome, [str(path.absolute()) for path in paths], self._trust)
+            self._jobs.append(job)
             why = job.result()
         except self._failures as error:
             log.write_text(str(error))
@@ -167,7 +188,8 @@ def _last(text: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """A process of its own for one cell."""
+    """A process of its own for one cell; it ends where the one that started it does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         why = outcome([argument for argument in arguments if argument != "--trust"], "--trust" in arguments)
     except KeyboardInterrupt:
@@ -175,6 +197,12 @@ def main(arguments: Sequence[str]) -> int:
     if why:
         print(why, file=sys.stderr)
     return 2 if why else 0
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, which is a pipe of the parent's, and end: what was saved stays."""
+    sys.stdin.buffer.read()
+    os._exit(130)
 
 
 if __name__ == "__main__":

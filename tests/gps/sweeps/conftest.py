@@ -18,7 +18,7 @@ guider = "{guider}"
 {values}
 
 [settings]
-run.iterations = 2
+{iterations}
 {settings}
 
 [vary]
@@ -30,9 +30,15 @@ run.iterations = 2
 def plan(tmp_path):
     """A plan, of the text of its file."""
 
-    def made(vary: str, values: str = "", settings: str = "", guider: str = "gpo-clip") -> Plan:
+    def made(
+        vary: str,
+        values: str = "",
+        settings: str = "",
+        guider: str = "gpo-clip",
+        iterations: str = "run.iterations = 2",
+    ) -> Plan:
         path = tmp_path / "s.toml"
-        path.write_text(FILE.format(vary=vary, values=values, settings=settings, guider=guider))
+        path.write_text(FILE.format(vary=vary, values=values, settings=settings, guider=guider, iterations=iterations))
         return read_plan(path)
 
     return made

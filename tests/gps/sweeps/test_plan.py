@@ -99,3 +99,12 @@ def test_settings_whose_last_words_are_the_same_have_their_whole_names(plan):
     assert made.name({"guider.sitt.learning_rate": 0.001, "guider.ppo.clip": 0.1}) == (
         "guider.sitt.learning_rate=0.001,clip=0.1"
     )
+
+
+@pytest.mark.parametrize(
+    "option", ['local_setup = ["touch x"]', 'runtime_env = "x"', 'slurm_partition = "a\\ntouch x"']
+)
+def test_options_that_could_run_something_need_trust(plan, option):
+    with pytest.raises(UntrustedError, match=r"options.\w+ = .* may run code of its own.*--trust"):
+        plan("guider.ppo.clip = [0.1]", values="", settings=f"[options]\n{option}")
+    assert plan("guider.ppo.clip = [0.1]", settings='[options]\nslurm_partition = "gpu-1"\ntimeout_min = 5').options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gps.settings import SettingsError
 from gps.sweeps.search import drawn, grid, search_of
 
 
@@ -55,9 +56,42 @@ def test_optuna_comes_near_an_optimum_that_it_does_not_know(plan, tmp_path, mini
             search.tell(cell, loss(cell) if minimize else -loss(cell))
         return cells
 
-    before = run(search_of(made, tmp_path, minimize), 15)
-    cells = run(search_of(made, tmp_path, minimize), 1000)
+    before = run(search_of(made, tmp_path, "loss", minimize), 15)
+    cells = run(search_of(made, tmp_path, "loss", minimize), 1000)
     assert (len(before), len(cells)) == (15, 40)
+    assert len({repr(cell) for cell in cells}) > 35  # a search that goes on does not draw the same numbers again
     assert cells[:15] == before  # what was asked for before comes first, the untold one last
     assert min(map(loss, cells[20:])) < 0.05
     assert np.median([loss(cell) for cell in cells[20:]]) < np.median([loss(cell) for cell in cells[:10]])
+
+
+def test_a_journal_is_of_one_sweep(plan, tmp_path):
+    vary = "guider.ppo.updates = [1, 2, 4]"
+    search_of(plan(vary, values='search = "optuna"'), tmp_path, "loss", True).ask()
+    for other, minimize in ((vary.replace("4", "8"), True), (vary, False)):
+        with pytest.raises(
+            SettingsError, match=r"optuna.log is of a sweep of loss, minimize; guider.ppo.updates: \[1, 2, 4"
+        ):
+            search_of(plan(other, values='search = "optuna"'), tmp_path, "loss", minimize)
+
+
+def test_a_trial_that_was_not_proposed_whole_is_given_up(plan, tmp_path):
+    made = plan("guider.ppo.updates = [1, 2, 4]\nguider.ppo.clip = [0.1, 0.2]", values='search = "optuna"\ntrials = 3')
+    search_of(made, tmp_path, "loss", True)._study.ask().suggest_categorical("guider.ppo.updates", range(3))
+    search = search_of(made, tmp_path, "loss", True)
+    cells = list(iter(search.ask, None))
+    assert len(cells) == 2  # of three trials
+    assert all(len(cell) == 2 for cell in cells)
+
+
+def test_values_that_are_impossible_together_are_found_in_all_that_will_be_run(plan, tmp_path):
+    made = plan(
+        "run.iterations = [10, 2]\nguider.ppo.updates = [4, 1]",
+        settings="guider.teacher.updates = 5",
+        guider="bc",
+        iterations="",
+    )
+    with pytest.raises(
+        SettingsError, match=r"run.iterations = 2, guider.ppo.updates = 1: guider.teacher.updates = 5 leave"
+    ):
+        search_of(made, tmp_path, "loss", True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 
 from gps.runs.folder import RunError, RunFolder
 from gps.settings import SettingsError
+from gps.sweeps import sweep as module
 from gps.sweeps.sweep import sweep
 
 VARY = "guider.ppo.updates = [1, 2, 3]\nguider.ppo.clip = [0.1, 0.3]"
@@ -88,8 +90,10 @@ def test_optuna_goes_on_where_it_was_stopped(plan, formula, tmp_path):
     first = [name for name in jobs.ran if name != "stopped"]
     jobs = formula(score)
     results, _ = sweep(made, tmp_path / "out", tell=lambda _: None)
-    assert len({result.cell.name for result in results}) == len({*first, *jobs.ran})
-    assert not set(first[:3]) & set(jobs.ran)
+    assert jobs.ran
+    assert not set(first) & set(jobs.ran)
+    assert {f"{result.cell.name}-seed0" for result in results} == {*first, *jobs.ran}
+    assert len(results) >= 5  # of six trials; the optimiser may come to a cell again
 
 
 def test_mistakes_are_errors_before_anything_is_run(plan, formula, tmp_path):
@@ -108,3 +112,41 @@ def test_mistakes_are_errors_before_anything_is_run(plan, formula, tmp_path):
     sweep(plan("guider.ppo.updates = [1]"), tmp_path / "c", tell=lambda _: None)
     with pytest.raises(SettingsError, match=r"is a run with guider.ppo.unroll = \d+, not 3; use a new --out"):
         sweep(plan("guider.ppo.updates = [1]", settings="guider.ppo.unroll = 3"), tmp_path / "c", tell=lambda _: None)
+
+
+def test_cells_of_fewer_iterations_go_on(plan, formula, tmp_path, monkeypatch):
+    formula(score)
+    made = plan("guider.ppo.updates = [1, 2]")
+    sweep(made, tmp_path / "out", tell=lambda _: None)
+    jobs, asked = formula(score), []
+    monkeypatch.setattr(
+        module, "resumed", lambda path, experiment: asked.append((path.name, experiment.run.iterations))
+    )
+    longer = dataclasses.replace(made, base={**made.base, "run": {**made.base["run"], "iterations": 3}})
+    sweep(longer, tmp_path / "out", tell=lambda _: None)
+    assert asked == [("updates=1-seed0", 3), ("updates=2-seed0", 3)]
+    assert jobs.ran == ["updates=1-seed0", "updates=2-seed0"]
+
+
+def test_a_cell_that_optuna_proposes_again_is_run_once(plan, formula, tmp_path):
+    jobs, told = formula(score), []
+    made = plan("guider.ppo.updates = [1, 2]", values='search = "optuna"\ntrials = 8\nworkers = 3')
+    results, _ = sweep(made, tmp_path / "out", tell=told.append)
+    assert sorted(jobs.ran) == ["updates=1-seed0", "updates=2-seed0"]
+    assert len(results) == len(told) == 2
+    assert not any(result.failed for result in results)
+
+
+def test_values_that_optuna_puts_together_and_that_can_not_be_stop_no_other(plan, formula, tmp_path):
+    jobs = formula(lambda experiment: experiment.guider.ppo.updates + 0.1 * experiment.run.iterations)
+    made = plan(
+        "run.iterations = [10, 2]\nguider.ppo.updates = [4, 1]",
+        values='search = "optuna"\ntrials = 30',
+        settings="guider.teacher.updates = 5",
+        guider="bc",
+        iterations="",
+    )
+    results, _ = sweep(made, tmp_path / "out", tell=lambda _: None)
+    failed = [result for result in results if result.failed]
+    assert [result.cell.changes for result in failed] == [{"run.iterations": 2, "guider.ppo.updates": 1}]
+    assert len(jobs.ran) == len(results) - 1 == 3
