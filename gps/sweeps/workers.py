@@ -201,7 +201,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _end_with_parent() -> None:
     """Wait for the end of standard input, which is a pipe of the parent's, and end: what was saved stays."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold where the interpreter ends
+        pass
     os._exit(130)
 
 
