@@ -22,13 +22,23 @@ class VideoError(UserError):
     """There is no video; the message says what would be right."""
 
 
-def require_writer() -> None:
-    """Raise VideoError where the package that writes videos is not installed."""
+def require_writer() -> str:
+    """The path of ffmpeg. It is looked for by a fork: call this before JAX has begun threads, and it is known later.
+
+    Errors:
+        VideoError where the package that writes videos is not installed, or has no ffmpeg for this machine.
+    """
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise VideoError(
             "MP4 is written by imageio-ffmpeg, which is not installed: pip install 'guided-policy-search[video]', or "
             "ask for a .gif"
         )
+    import imageio_ffmpeg
+
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise VideoError(f"MP4 needs ffmpeg: {error}; or ask for a .gif") from error
 
 
 def save(
@@ -41,9 +51,7 @@ def save(
     Errors:
         VideoError without the package that writes them, or where its ffmpeg fails.
     """
-    require_writer()
-    import imageio_ffmpeg
-
+    ffmpeg = require_writer()
     step = times[1] - times[0] if len(times) > 1 else hold
     pictures = map(_even, pictures)
     last = next(pictures)
@@ -51,7 +59,7 @@ def save(
     taken = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{1 / step:.6f}", "-i", "-"]
     made = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-f", "mp4"]
     with written_whole(path) as waiting, tempfile.TemporaryFile() as said:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *taken, *made, waiting]
+        command = [ffmpeg, "-y", "-loglevel", "error", *taken, *made, waiting]
         with suppress(BrokenPipeError), subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process:
             assert process.stdin
             process.stdin.write(last.tobytes())
