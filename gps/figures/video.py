@@ -23,7 +23,7 @@ class VideoError(UserError):
 
 
 def require_writer() -> str:
-    """The path of ffmpeg. It is looked for by a fork: call this before JAX has begun threads, and it is known later.
+    """The path of ffmpeg. It is looked for by a fork, once: call this before jax is imported.
 
     Errors:
         VideoError where the package that writes videos is not installed, or has no ffmpeg for this machine.

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gps.figures import draw, video
+from gps.figures import draw
 from gps.figures.render import RenderError
-
-
-video.require_writer()  # it forks, and JAX has no threads yet
 
 
 def painted(model, states, targets, side):

@@ -10,7 +10,6 @@ import pytest
 
 from gps.figures import video
 
-video.require_writer()  # it forks, and JAX has no threads yet
 COLORS = np.array([[220, 20, 20], [20, 200, 20], [20, 20, 220]], np.uint8)
 
 
