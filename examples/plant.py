@@ -12,6 +12,7 @@ the rest. docs/plant.md has the messages. Ctrl-C is the emergency stop.
 
 import argparse
 import json
+import signal
 import time
 
 import mujoco
@@ -130,6 +131,7 @@ def main():
     options = parser.parse_args()
     arm, trainer = Arm(options.model, options.substeps), Trainer(options.address)
     print(f"a plant at {trainer.socket.get(zmq.LAST_ENDPOINT).decode()}", flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background is started deaf to it
     try:
         serve(arm, trainer, options)
     except KeyboardInterrupt:
