@@ -159,7 +159,7 @@ class Camera:
         shapes: dict[Callable[..., Hit], list[Shape]] = {}
         for i in self._visible():
             pose = attached(body(int(model.geom_bodyid[i])), model.geom_pos[i], model.geom_quat[i])
-            shape = model.geom_size[i], *pose, self._rgba(i)[:3]
+            shape = model.geom_size[i], *pose, color_of(self.model, i)[:3]
             shapes.setdefault(_FORMULAS[int(model.geom_type[i])], []).append(shape)
         for mark, place in zip(self.marks, marks, strict=True):
             shape = np.array([mark.radius, 0.0, 0.0]), place, np.eye(3), np.array(mark.color)
@@ -169,12 +169,13 @@ class Camera:
     def _visible(self) -> list[int]:
         """The geoms that MuJoCo's viewer shows: of groups 0 to 2, and not transparent."""
         model = self.model
-        return [i for i in range(model.ngeom) if model.geom_group[i] <= 2 and self._rgba(i)[3] > 0]
+        return [i for i in range(model.ngeom) if model.geom_group[i] <= 2 and color_of(self.model, i)[3] > 0]
 
-    def _rgba(self, i: int) -> np.ndarray:
-        """Its own; that of its material, if it has one, where its own is the default, as in MuJoCo's viewer."""
-        own, material = self.model.geom_rgba[i], self.model.geom_matid[i]
-        return self.model.mat_rgba[material] if material >= 0 and np.allclose(own, _DEFAULT) else own
+
+def color_of(model: mujoco.MjModel, geom: int) -> Float[np.ndarray, "4"]:
+    """A geom's rgba: that of its material, if it has one, where its own is the default, as in MuJoCo's viewer."""
+    own, material = model.geom_rgba[geom], model.geom_matid[geom]
+    return model.mat_rgba[material] if material >= 0 and np.allclose(own, _DEFAULT) else own
 
 
 def _local(pose, place, rays: Vector) -> tuple[Vector, Vector]:

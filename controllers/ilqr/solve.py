@@ -137,20 +137,16 @@ def _batched(function: Callable[..., Any], lockstep: bool) -> Callable[..., Any]
         leaves, structure = jax.tree.flatten(args)
         moving = jax.tree.leaves(batched)
 
-        def each(moved, fixed):
+        def run(moved, fixed):
             def one(slices):
                 mine, kept = iter(slices), iter(fixed)
-                return wrapped(*structure.unflatten([next(mine) if m else next(kept) for m in moving]))
+                args = structure.unflatten([next(mine) if m else next(kept) for m in moving])
+                return function(*args) if lockstep else wrapped(*args)
 
-            return jax.lax.map(one, moved)
-
-        def at_once(moved, fixed):
-            mine, kept = iter(moved), iter(fixed)
-            axes = structure.unflatten([0 if m else None for m in moving])
-            return jax.vmap(function, axes)(*structure.unflatten([next(mine) if m else next(kept) for m in moving]))
+            return jax.vmap(one)(moved) if lockstep else jax.lax.map(one, moved)
 
         moved, fixed = ([a for a, m in zip(leaves, moving, strict=True) if m is wanted] for wanted in (True, False))
-        out = _each_device_its_own(at_once if lockstep else each, moved, fixed)
+        out = _each_device_its_own(run, moved, fixed)
         return out, jax.tree.map(lambda _: True, out)
 
     return wrapped

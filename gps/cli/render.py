@@ -33,18 +33,19 @@ def run(options: argparse.Namespace) -> int:
     from gps.figures import animation
     from gps.figures.draw import rendered
     from gps.figures.render import RenderError
-    from gps.runs.evaluate import evaluate
+    from gps.runs.evaluate import Evaluation
     from gps.runs.finish import shown_episodes, to_stderr
+    from gps.runs.programs import Programs
     from gps.tasks.control_task import is_control
 
     _, loaded = read_run(options)
     which, learner = loaded.chosen(options.best)
-    task, policy = learner.task, learner.policy
+    task = learner.task
     if not is_control(task):
         raise UserError(f"{options.run}: {task.name} has no simulator, so that nothing can be seen; see gps evaluate")
     to_stderr(which)
-    contexts = jax.numpy.concatenate([task.train_contexts, task.test_contexts])
-    evaluation = jax.jit(lambda key: evaluate(task, policy, contexts, key))(jax.random.key(0))
+    evaluation = Programs(loaded.guider).evaluate(learner.policy, jax.random.key(0))
+    assert isinstance(evaluation, Evaluation)
     acted, simulated = shown_episodes(task, evaluation, to_stderr)
     conditions = animation.shown_conditions(acted, options.conditions)
     if not len(conditions):

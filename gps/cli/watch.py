@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gps.cli.reading import TRUST
+from gps.cli.reading import TRUST, open_run
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -18,10 +18,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Show the run's progress to its end."""
-    from gps.runs.folder import EVERYTHING, RunFolder
     from gps.runs.train import columns_of, title_of
     from gps.runs.watch import watch
 
-    folder = RunFolder.open(options.run, EVERYTHING if options.trust else ())
+    folder = open_run(options.run, options)
     watch(folder, title_of(folder.experiment), columns_of(folder.experiment.alone.build()))
     return 0

@@ -40,7 +40,7 @@ _OURS = f"{_TITLE}| task "  # how each comparison.md begins
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a comparison."""
+    """One run of several."""
 
     path: Path
     experiment: Experiment
@@ -69,6 +69,10 @@ class Run:
     def finished(self) -> bool:
         """Whether it has had all its iterations."""
         return self.there() and integrity.ended(self.folder()) >= self.experiment.run.iterations
+
+    def ready(self) -> RunFolder:
+        """Its folder, made, or taken with as many iterations as are wanted now; errors as where that is done."""
+        return (resumed if self.there() else RunFolder.create)(self.path, self.experiment)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def plan(
         for (task, guider), experiment in pairs.items()
         for seed in range(seeds)
     ]
-    _check_place(out)
+    check_place(out, "comparison", _OURS)
     for run in runs:
         if run.there():
             resumable(run.path, run.experiment)
@@ -177,17 +181,21 @@ def plan(
     return runs
 
 
-def _check_place(out: Path) -> None:
-    """Raise RunError where the results would replace other files, or can not be written."""
-    mine = [out / f"comparison.{kind}" for kind in ("md", "csv", "png", "pdf")]
+def check_place(out: Path, name: str, begins: str) -> None:
+    """Raise RunError where results would replace other files, or can not be written.
+
+    Args:
+        name: of their files; NAME.md begins as given, and says that the others are ours.
+    """
+    mine = [out / f"{name}.{kind}" for kind in ("md", "csv", "png", "pdf")]
     taken = [file for file in mine if file.exists()]
-    if taken and not (mine[0].is_file() and mine[0].read_bytes().startswith(_OURS.encode())):
+    if taken and not (mine[0].is_file() and mine[0].read_bytes().startswith(begins.encode())):
         lost = "" if mine[0].exists() else f", or restore {mine[0]}, which is missing"
-        raise RunError(f"{taken[0]} exists and is of no comparison: use another --out{lost}")
+        raise RunError(f"{taken[0]} exists and is of no {name}: use another --out{lost}")
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         reason = "can not be written" if there.is_dir() else "is no folder"
-        raise RunError(f"{out} can not be the folder of a comparison: {there} {reason}; use another --out")
+        raise RunError(f"{out} can not be the folder of a {name}: {there} {reason}; use another --out")
 
 
 def _check_runs(runs: Sequence[Run]) -> None:
@@ -247,7 +255,7 @@ def _train_all(runs: Sequence[Run], out: Path) -> dict[Path, str]:
     print(f"{len(runs)} runs in {out}, {len(runs) - len(left)} of them finished before", flush=True)
     for run in left:
         print(f"{clock}  {run}", flush=True)
-        folder = (resumed if run.there() else RunFolder.create)(run.path, run.experiment)
+        folder = run.ready()
         if run.about not in programs:
             if programs:
                 programs.clear()

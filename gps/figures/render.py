@@ -93,7 +93,7 @@ def draw(folder: Path) -> None:
     with mujoco.Renderer(model, size, size) as renderer:
         for c, episode in enumerate(states):
             for f, state in enumerate(episode):
-                _show(model, data, state)
+                put(model, data, state)
                 renderer.update_scene(data, camera)
                 if len(targets):
                     _mark(renderer.scene, targets[c], 0.04 * extent)
@@ -104,8 +104,9 @@ def draw(folder: Path) -> None:
     np.save(folder / "pictures.npy", pictures)
 
 
-def _show(model, data, state) -> None:
-    mujoco.mj_setState(model, data, state, STATE)
+def put(model: mujoco.MjModel, data: mujoco.MjData, state) -> None:
+    """Into this physics state, with everything that follows from it."""
+    mujoco.mj_setState(model, data, np.asarray(state, float), STATE)
     mujoco.mj_forward(model, data)
 
 
@@ -118,7 +119,7 @@ def _camera(model, data, states, targets):
     places = [targets.reshape(-1, 3)]
     sizes = model.geom_rbound[:, None] * (model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE)[:, None]
     for state in states[:, :: max(1, states.shape[1] // 10)].reshape(-1, states.shape[-1]):
-        _show(model, data, state)
+        put(model, data, state)
         places += [data.geom_xpos - sizes, data.geom_xpos + sizes]
     low, high = np.concatenate(places).min(0), np.concatenate(places).max(0)
     extent = float(np.linalg.norm(high - low))

@@ -101,8 +101,10 @@ def evaluate_on_plant(
 
     @jax.jit
     def drawn(contexts, keys):
-        starts, noise = jax.vmap(lambda key: episodes.chances(task, policy, key, std))(keys)
-        return jax.vmap(lambda key, c: task.control_state(task.initial_state(key, c)))(starts, contexts), noise
+        states, noise, _ = jax.vmap(lambda context, key: episodes.begin(task, policy, context, key, std))(
+            contexts, keys
+        )
+        return jax.vmap(task.control_state)(states), noise
 
     learner = LearnerOnPlant(task, plant)
     starts, noise = jax.device_get(drawn(contexts, jax.random.split(key, len(contexts))))

@@ -33,11 +33,7 @@ def policy_acts(
 
     @jax.jit
     def begin(policy, contexts, keys):
-        def one(context, key):
-            start, noise = episodes.chances(task, policy, key)
-            return task.initial_state(start, context), noise, episodes.start_acting(task, policy)
-
-        return jax.vmap(one)(contexts, keys)
+        return jax.vmap(lambda context, key: episodes.begin(task, policy, context, key))(contexts, keys)
 
     @jax.jit
     def act(policy, contexts, noise, memory, t, states):

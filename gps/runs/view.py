@@ -18,12 +18,12 @@ from typing import Protocol
 import jax
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gps.errors import UserError
-from gps.figures.render import STATE
+from gps.figures.render import STATE, put
 from gps.tasks.control_task import ControlTask
-from gps.tasks.episodes import act, chances, start_acting
+from gps.tasks.episodes import act, begin
 from policies.policy import Policy
 
 _OPEN = "import glfw, sys; sys.exit(not glfw.init())"
@@ -82,10 +82,7 @@ def drive(
     """
     model, simulator = task.simulator.model, task.simulator
 
-    @jax.jit
-    def begin(key, context):
-        start, noise = chances(task, policy, key)
-        return task.initial_state(start, context), noise, start_acting(task, policy)
+    start = jax.jit(lambda context, key: begin(task, policy, context, key))
 
     @jax.jit
     def step(memory, t, state, noise, context):
@@ -95,8 +92,9 @@ def drive(
     keys, episode = jax.random.split(jax.random.key(0), len(contexts)), 0
     while viewer.is_running():
         context = contexts[episode % len(contexts)]
-        state, noise, memory = begin(keys[episode % len(contexts)], context)
-        _put(model, data, state)
+        state, noise, memory = start(context, keys[episode % len(contexts)])
+        mujoco.mj_resetData(model, data)
+        put(model, data, state)
         for t in range(task.horizon):
             began = time.perf_counter()
             memory, data.ctrl[:] = step(memory, t, _state(model, data), noise, context)
@@ -107,12 +105,6 @@ def drive(
                 return
             pace(max(0.0, task.dt - (time.perf_counter() - began)))
         episode += 1
-
-
-def _put(model: mujoco.MjModel, data: mujoco.MjData, state: Array) -> None:
-    mujoco.mj_resetData(model, data)
-    mujoco.mj_setState(model, data, np.asarray(state, float), STATE)
-    mujoco.mj_forward(model, data)
 
 
 def _state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:

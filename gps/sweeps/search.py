@@ -111,11 +111,9 @@ class _Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.total, self._plan = plan.settings.trials, plan
         out.mkdir(parents=True, exist_ok=True)
-        storage, direction = (
-            JournalStorage(JournalFileBackend(str(out / JOURNAL))),
-            "minimize" if minimize else "maximize",
-        )
-        self._study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+        direction = "minimize" if minimize else "maximize"
+        journal = JournalStorage(JournalFileBackend(str(out / JOURNAL)))
+        self._study = optuna.create_study(storage=journal, study_name="sweep", direction=direction, load_if_exists=True)
         about = f"{objective}, {direction}; " + "; ".join(f"{name}: {values}" for name, values in plan.vary.items())
         if self._study.user_attrs.get("about", about) != about:
             raise SettingsError(
@@ -123,9 +121,8 @@ class _Optuna:
             )
         self._study.set_user_attr("about", about)
         self._before, self._asked = self._begun(), {}
-        seeds = np.random.SeedSequence(
-            [plan.settings.search_seed, len(self._study.trials)]
-        )  # not the numbers of before
+        # one that goes on does not draw the numbers of before again
+        seeds = np.random.SeedSequence([plan.settings.search_seed, len(self._study.trials)])
         self._study.sampler = optuna.samplers.TPESampler(
             seed=int(seeds.generate_state(1)[0]), constant_liar=plan.settings.workers > 1
         )

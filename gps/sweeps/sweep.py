@@ -12,13 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gps.comparisons.compare import Run, check_place
 from gps.comparisons.statistics import estimate
-from gps.experiments.experiment import Experiment
 from gps.files import write_text
-from gps.runs import integrity
-from gps.runs.folder import RunError, RunFolder
 from gps.runs.progress import Clock
-from gps.runs.resume import resumed
 from gps.settings import SettingsError
 from gps.sweeps.plan import Changes, Plan
 from gps.sweeps.results import TITLE, Cell, Objective, Result, csv_text, figure, markdown
@@ -39,10 +36,10 @@ def sweep(
 
     Errors:
         SettingsError and RunError as in `search_of` and `jobs_of` and where something else is in the place of the
-        results, before anything is run; those of `_placed` where a run can not begin, and those of `Objective.value`.
+        results, before anything is run; those of `Run.ready` where a run can not begin, and those of `Objective.value`.
     """
     objective = Objective.of(plan)
-    _check_place(out)
+    check_place(out, "sweep", TITLE)
     search = search_of(plan, out, objective.key, objective.minimize)
     jobs = jobs_of(plan.settings.executor, plan.options, out, trust)
     (out / LOGS).mkdir(parents=True, exist_ok=True)
@@ -88,8 +85,9 @@ class _Sweep:
             experiments = [self.plan.experiment(changes, seed) for seed in range(self.plan.settings.seeds)]
         except SettingsError as error:  # of values that are impossible together
             return self._ended(Cell(name, changes, ()), str(error))
-        cell = Cell(name, changes, tuple(_placed(self.out / f"{name}-seed{e.run.seed}", e) for e in experiments))
-        if all(_finished(path, e) for path, e in zip(cell.paths, experiments, strict=True)):
+        runs = [Run(self.out / f"{name}-seed{seed}", experiment) for seed, experiment in enumerate(experiments)]
+        cell = Cell(name, changes, tuple(run.ready().path for run in runs))
+        if all(run.finished() for run in runs):
             return self._ended(cell)
         self.waiting[pool.submit(jobs.run, cell.paths, self.out / LOGS / f"{name}.log")] = cell
         return None
@@ -115,36 +113,10 @@ class _Sweep:
         self._answer(result)
         self.tell(f"{self._clock}  {cell.name}: {f'failed: {failed}' if failed else self.objective.told(value)}")
         # sweep.md first: it says that the other files are ours
-        write_text(self.out / "sweep.md", TITLE + markdown(self.plan, self.objective, self.ranked()))
-        write_text(self.out / "sweep.csv", csv_text(self.plan, self.objective, self.ranked()))
+        ranked = self.ranked()
+        write_text(self.out / "sweep.md", TITLE + markdown(self.plan, self.objective, ranked))
+        write_text(self.out / "sweep.csv", csv_text(self.plan, self.objective, ranked))
 
     def _answer(self, result: Result) -> None:
         self.search.tell(result.cell.changes, None if result.failed else float(result.value.value))
         self._clock.tick()
-
-
-def _placed(path: Path, experiment: Experiment) -> Path:
-    """The folder of a run, which is there with these settings; it may have had fewer iterations.
-
-    Errors:
-        SettingsError and RunError where that can not be.
-    """
-    if (path / "config.toml").exists():
-        resumed(path, experiment)
-    else:
-        RunFolder.create(path, experiment)
-    return path
-
-
-def _finished(path: Path, experiment: Experiment) -> bool:
-    return integrity.ended(RunFolder.open(path)) >= experiment.run.iterations
-
-
-def _check_place(out: Path) -> None:
-    """Raise RunError where the results would replace other files."""
-    mine = [out / f"sweep.{kind}" for kind in ("md", "csv", "png", "pdf")]
-    taken = [file for file in mine if file.exists()]
-    if taken and not (mine[0].is_file() and mine[0].read_bytes().startswith(TITLE.encode())):
-        raise RunError(f"{taken[0]} exists and is of no sweep: use another --out")
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} exists and is no folder: use another --out")

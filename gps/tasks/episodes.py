@@ -60,21 +60,25 @@ def start_acting(task: ControlTask, policy: Policy) -> tuple[Array, Array]:
     return jnp.zeros((task.history, task.frame_size)), policy.start_memory()
 
 
-def chances(
-    task: ControlTask, policy: Policy, key: PRNGKeyArray, std: float = 0.0
-) -> tuple[PRNGKeyArray, dict[str, Array]]:
-    """What is random in an episode: the key of its start, and the noise of each of its steps for the actor of `act`."""
+def begin(
+    task: ControlTask, policy: Policy, context: Float[Array, " nc"], key: PRNGKeyArray, std: float = 0.0
+) -> tuple[Float[Array, " nstate"], dict[str, Array], tuple[Array, Array]]:
+    """An episode's first state, the noise of each of its steps for the actor of `act`, and what that starts with.
+
+    Args:
+        std: multiplies the policy's own noise on its actions.
+    """
     start, action, frame = jax.random.split(key, 3)
-    return start, {
+    noise = {
         "action": std * policy.noise(action, (task.horizon,)),
         "frame": jax.random.normal(frame, (task.horizon, task.noise_size)),
     }
+    return task.initial_state(start, context), noise, start_acting(task, policy)
 
 
 def run_episode(
     task: ControlTask, policy: Policy, context: Float[Array, " nc"], key: PRNGKeyArray, std: float = 0.0
 ) -> Trajectory:
     """One episode of the learner; its actions carry `std` times the policy's own noise."""
-    start, noise = chances(task, policy, key, std)
-    actor, memory = act(task, policy, context), start_acting(task, policy)
-    return rollout(task.simulator, actor, task.initial_state(start, context), noise, memory)
+    start, noise, memory = begin(task, policy, context, key, std)
+    return rollout(task.simulator, act(task, policy, context), start, noise, memory)

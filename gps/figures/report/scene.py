@@ -17,7 +17,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Float, Int
 
-from gps.figures.render import STATE
+from dynamics.camera import color_of
+from gps.figures.render import STATE, put
 
 SIDES, RINGS = 16, 5  # of round shapes: facets around the axis, and circles from a pole to the equator
 MOST_FACES = 1500  # of a mesh; what has more is shown as its convex hull
@@ -87,8 +88,7 @@ def view(
     still = np.flatnonzero(model.cam_bodyid == 0)
     if len(still):
         data = mujoco.MjData(model)
-        mujoco.mj_setState(model, data, np.asarray(state, float), STATE)
-        mujoco.mj_forward(model, data)
+        put(model, data, state)
         frame = data.cam_xmat[still[0]].reshape(3, 3)
         up, eye = frame[:, 1], frame[:, 2]  # a camera looks along its negative z axis
     else:
@@ -102,9 +102,8 @@ def view(
 
 
 def _color(model: mujoco.MjModel, g: int) -> str | None:
-    """A geom's, or its material's; what lets light through is paler, and None is invisible."""
-    material = model.geom_matid[g]
-    red_green_blue, opacity = np.split(model.mat_rgba[material] if material >= 0 else model.geom_rgba[g], [3])
+    """What lets light through is paler, and None is invisible."""
+    red_green_blue, opacity = np.split(color_of(model, g), [3])
     if opacity <= 0.02:
         return None
     levels = np.clip(np.round(255 * (1 - opacity * (1 - red_green_blue))), 0, 255).astype(int)

@@ -10,7 +10,6 @@ import pytest
 
 from gps.runs.folder import RunError, RunFolder
 from gps.settings import SettingsError
-from gps.sweeps import sweep as module
 from gps.sweeps.sweep import sweep
 
 VARY = "guider.ppo.updates = [1, 2, 3]\nguider.ppo.clip = [0.1, 0.3]"
@@ -119,9 +118,12 @@ def test_cells_of_fewer_iterations_go_on(plan, formula, tmp_path, monkeypatch):
     made = plan("guider.ppo.updates = [1, 2]")
     sweep(made, tmp_path / "out", tell=lambda _: None)
     jobs, asked = formula(score), []
-    monkeypatch.setattr(
-        module, "resumed", lambda path, experiment: asked.append((path.name, experiment.run.iterations))
-    )
+
+    def resumed(path, experiment):
+        asked.append((path.name, experiment.run.iterations))
+        return RunFolder.open(path)
+
+    monkeypatch.setattr("gps.comparisons.compare.resumed", resumed)
     longer = dataclasses.replace(made, base={**made.base, "run": {**made.base["run"], "iterations": 3}})
     sweep(longer, tmp_path / "out", tell=lambda _: None)
     assert asked == [("updates=1-seed0", 3), ("updates=2-seed0", 3)]
