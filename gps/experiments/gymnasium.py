@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gps.experiments.experiment import Experiment
+from gps.tasks.images import with_images
 from gps.tasks.task import Environment, diverged
 
 
@@ -30,11 +31,13 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         self.action_space = spaces.Discrete(n) if task.actions.discrete else spaces.Box(-1.0, 1.0, (n,), np.float32)
         self._state: Any = None
 
+        whole = with_images(task)
+
         def step(state, action):
-            following = task.step(state, action)
+            following = whole.step(state, action)
             return following, diverged(following)
 
-        self._reset, self._step = jax.jit(task.reset), jax.jit(step)
+        self._reset, self._step = jax.jit(whole.reset), jax.jit(step)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode in a training condition drawn at random."""

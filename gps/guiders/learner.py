@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from gps.entry import imported
 from gps.settings import SettingsError, check_at_least, check_one_of
 from gps.tasks.control_task import is_control
+from gps.tasks.images import image_shape
 from gps.tasks.task import Environment
 from policies.distributions import Categorical, Distribution, Gaussian, TanhGaussian
 from policies.network import ACTIVATIONS, Network, NetworkPolicy
@@ -124,11 +125,6 @@ def _encoder(settings: VisionSettings, image: Shape) -> nn.Module:
     if not (hasattr(features, "shape") and features.ndim == 2 and len(features) == 3):
         raise SettingsError(f"{where} must make numbers (3, n) of images {(3, *image)}, not {features}")
     return Frozen(function)
-
-
-def image_shape(task: Environment) -> Shape | None:
-    """The shape of the image that ends what the learner of a task sees, if it ends with one."""
-    return getattr(task, "image_shape", None)
 
 
 def start_policy(key: PRNGKeyArray, task: Environment, settings: NetworkSettings) -> NetworkPolicy:

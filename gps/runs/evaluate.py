@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from dynamics.plant import Beginning, Plant
 from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, episode_cost
+from gps.tasks.images import with_images
 from gps.tasks.plant_episodes import LearnerOnPlant
 from gps.tasks.task import Environment, diverged
 from policies.policy import Policy
@@ -160,6 +161,7 @@ def returns(
     Args:
         noise: multiplies the policy's own; 0 takes its most likely actions.
     """
+    task = with_images(task)
 
     def one(key):
         starting, acting = jax.random.split(key)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gps.settings import SettingsError
 from gps.tasks.check_control import check_control
 from gps.tasks.control_task import is_control
+from gps.tasks.images import image_shape, image_size
 from gps.tasks.task import ActionSpace, Environment, State
 
 _WANTED = {
@@ -68,6 +69,7 @@ def check_environment(task: Environment) -> None:
             raise ValueError(f"{what}: `{name}` must be at least {least}, not {getattr(task, name)}")
     start = jax.eval_shape(task.reset, jax.random.key(0))
     _check_state(task, start, f"{what}: reset")
+    _check_image(task, start, what)
     discrete = task.actions.discrete
     action = jax.ShapeDtypeStruct(*(((), jnp.int32) if discrete else ((task.actions.size,), jnp.result_type(float))))
     after = jax.eval_shape(task.step, start, action)
@@ -85,10 +87,26 @@ def check_environment(task: Environment) -> None:
             )
 
 
+def _check_image(task: Environment, state: State, what: str) -> None:
+    shape, look = image_shape(task), getattr(task, "look", None)
+    if shape is None and look is None:
+        return
+    if look is None or shape is None:
+        there, missing = ("look", "image_shape") if shape is None else ("image_shape", "look")
+        raise ValueError(f"{what} has `{there}` and no `{missing}`: an image takes both (see gps.tasks.images)")
+    image = jax.eval_shape(look, state)
+    if getattr(image, "shape", None) != tuple(shape) or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(f"{what}: `look` gives {_form(image)}, and it must be float32{list(shape)}, from 0 to 1")
+
+
 def _check_state(task: Environment, state: Any, where: str) -> None:
     if not isinstance(state, State) or not isinstance(state.obs, Mapping):
         raise ValueError(f"{where} must give a gps.tasks.task.State whose obs are a dict, not {state!r}")
-    sizes = {"state": task.observation_size}
+    sizes = {"state": task.observation_size - image_size(task)}
+    if sizes["state"] < 0:
+        raise ValueError(
+            f"{where}: observation_size = {task.observation_size} must count the image's {image_size(task)} numbers too"
+        )
     if task.privileged_size:
         sizes["privileged_state"] = task.privileged_size
     if not set(sizes) <= set(state.obs):

@@ -43,7 +43,8 @@ class State:
     """One moment of an episode, after the convention of Brax and MuJoCo Playground."""
 
     data: Any  # what the environment itself keeps, its random key among it
-    obs: dict[str, Array]  # "state": what the learner sees; "privileged_state", if any: what only the guider sees
+    # "state": what the learner sees, but for an image; "privileged_state", if any: what only the guider sees
+    obs: dict[str, Array]
     reward: Float[Array, ""]  # of the step that led here
     done: Float[Array, ""]  # 1 at the last step
     # "diverged", if any: 1 where a simulation did and the environment has ended the episode for that; see `diverged`.
@@ -55,11 +56,14 @@ class State:
 
 
 class Environment(Protocol):
-    """Episodes by `reset` and `step`, for one environment; `vmap` and `jit` them. It never resets itself."""
+    """Episodes by `reset` and `step`, for one environment; `vmap` and `jit` them. It never resets itself.
+
+    Where the learner sees an image too, there are an `image_shape` and `look(state)`, as `gps.tasks.images` has them.
+    """
 
     name: str
     actions: ActionSpace
-    observation_size: int  # of obs["state"], a flat float array
+    observation_size: int  # of what the learner sees: obs["state"], a flat float array, and the image's numbers
     privileged_size: int  # of obs["privileged_state"], a flat float array; 0 where there is none
     horizon: int  # most steps of an episode
     calls_host: bool  # `step` leaves the device (the C engine), so that a program with it can not be kept on disk

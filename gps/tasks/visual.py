@@ -119,13 +119,16 @@ class Visual:
 
     def reset(self, key: PRNGKeyArray) -> State:
         """Start an episode of the task."""
-        return self._looking(self.task.reset(key))
+        return self._reading(self.task.reset(key))
 
     def step(self, state: State, action: Float[Array, " nu"]) -> State:
         """Act once in the task."""
-        return self._looking(self.task.step(state, action))
+        return self._reading(self.task.step(state, action))
 
-    def _looking(self, state: State) -> State:
-        x = self.task.control_state(state.data["state"])
-        seen = self.observe(x, state.data["context"], jnp.zeros(0))
-        return dataclasses.replace(state, obs={**state.obs, "state": seen})
+    def look(self, state: State) -> Float[Array, "H W C"]:
+        """The image at a state of an episode."""
+        return self.image(self.task.control_state(state.data["state"]), state.data["context"])
+
+    def _reading(self, state: State) -> State:
+        own = self.task.control_state(state.data["state"])[self._seen]
+        return dataclasses.replace(state, obs={**state.obs, "state": own})

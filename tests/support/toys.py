@@ -75,6 +75,24 @@ class Found(Clock):
         return dataclasses.replace(state, metrics={**state.metrics, **told})
 
 
+class Watched(Clock):
+    """A clock with a camera, whose 6 x 6 pixels all show the number that was drawn; `looks` counts the images made."""
+
+    image_shape = (6, 6, 1)
+    observation_size = 2 + 36
+
+    def __init__(self, name: str = "watched"):
+        super().__init__(name=name)
+        self.looks = 0
+
+    def look(self, state):
+        jax.debug.callback(self._count, state.data["number"])  # for each of a batch
+        return jnp.full(self.image_shape, state.data["number"])
+
+    def _count(self, _):
+        self.looks += 1
+
+
 def advantages_by_sums(rewards, values, finals, done, truncated, discount, trace):
     """Each advantage as its own discounted sum of one-step errors, up to the end of its episode."""
     L, count = rewards.shape

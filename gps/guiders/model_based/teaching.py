@@ -12,12 +12,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
 from gps.guiders.guider import DivergedError, Metrics
-from gps.guiders.learner import image_shape, start_policy
+from gps.guiders.learner import start_policy
 from gps.guiders.model_based.pretraining import pretrained, require_sight
 from gps.guiders.model_based.samples import Samples
 from gps.guiders.model_based.settings import TaughtLearnerSettings
 from gps.pytrees import all_finite, select
 from gps.tasks.control_task import ControlTask
+from gps.tasks.images import image_shape
 from policies import linearize, regression
 from policies.distributions import Continuous
 from policies.network import NetworkPolicy

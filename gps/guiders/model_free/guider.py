@@ -31,6 +31,7 @@ from gps.guiders.model_free.unroll import Running, Unroll, collect
 from gps.pytrees import bare, keyed
 from gps.settings import unknown
 from gps.tasks.check import check_environment
+from gps.tasks.images import with_images
 from gps.tasks.task import Environment
 from policies.network import NetworkPolicy
 from policies.normalize import LARGEST
@@ -93,6 +94,10 @@ class ModelFree:
         self.window = window_length(settings.learner.network.memory, ppo)
         # environments whose steps the learner sees
         self.paired = paired_count(settings.sitt, ppo, self.window) if method.aligns else ppo.environments
+        looks_after = self.networks.critics_look or not self.networks.pixels  # somebody sees the image after a step too
+        self.environment = with_images(task) if looks_after else task  # as it is acted in, and
+        every = method.aligns and settings.sitt.against == "learner"
+        self.shown = 0 if looks_after else ppo.environments if every else self.paired  # environments to look at besides
         self._losses = (*(TEACHER_FIRST.losses * self.trains_teacher), *self.plan.losses)
         self.minimiser = Minimiser(Objective(self.networks, settings))
 
@@ -104,7 +109,7 @@ class ModelFree:
         params = self.networks.start(learner, critics)
         if self.method.backtracks:
             params = self.networks.backtracked(params)
-        states = jax.vmap(self.task.reset)(jax.random.split(starting, count))
+        states = jax.vmap(self.environment.reset)(jax.random.split(starting, count))
         memories = self.networks.start_memories(count)
         return ModelFreeState(
             params=params,
@@ -119,11 +124,10 @@ class ModelFree:
     def collect(self, state: ModelFreeState, key: PRNGKeyArray) -> tuple[Running, Unroll]:
         """Unroll whoever acts in every environment."""
         ppo = self.settings.ppo
-        reset = jax.eval_shape(jax.vmap(self.task.reset), jax.random.split(jax.random.key(0), ppo.environments))
+        reset = jax.eval_shape(jax.vmap(self.environment.reset), jax.random.split(jax.random.key(0), ppo.environments))
         running = dataclasses.replace(state.running, states=keyed(state.running.states, reset))
-        acting, who = self._acting(state)
-        policy = (state.params, state.normalizers)
-        after, unroll = collect(self.task, self.networks, acting, who, policy, running, key, ppo.unroll)
+        acting, policy = self._acting(state), (state.params, state.normalizers)
+        after, unroll = collect(self.environment, self.networks, acting, policy, running, key, ppo.unroll, self.shown)
         return dataclasses.replace(after, states=bare(after.states), memories=state.running.memories), unroll
 
     def check(self, samples: tuple[Running, Unroll]) -> None:
@@ -207,7 +211,7 @@ class ModelFree:
             normalizer=state.normalizers["guider"],
             task=self.task.name,
             network=self.settings.learner.network,
-            sizes=(networks.privileged, networks.observed),
+            sizes=(networks.privileged, networks.observed - networks.pixels),
         )
 
     def _acting(self, state: ModelFreeState) -> tuple[tuple[str, ...], Array]:

@@ -3,6 +3,9 @@
 A guider's network is the learner's with side inputs (privileged, 1): one network can be both, and of two networks the
 guider can be made to start exactly where the learner is. Guider and learner have a running normalisation each. A proxy
 has the form of a guider. Guider, learner and proxy can have one head, which is among the parameters of the guider.
+
+Where the learner sees images, a guider with a network of its own does without them, and so do critics that see what it
+sees: there are other numbers for all that they need.
 """
 
 from __future__ import annotations
@@ -14,14 +17,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from gps.guiders.learner import NetworkSettings, choose_distribution, image_shape, make_network
+from gps.guiders.learner import NetworkSettings, choose_distribution, make_network
 from gps.guiders.model_free.methods import Method
+from gps.tasks.images import image_shape, image_size
 from gps.tasks.task import Environment
 from policies.distributions import Distribution
 from policies.network import Network, NetworkPolicy
 from policies.normalize import Normalizer
 
-Observations = dict[str, Array]  # "state" (... no) and "privileged_state" (... ns), as environments give them
+# "state" and "privileged_state" (... n), as environments give them; "image" (L P n) of the first P environments alone,
+# flattened, where no critic needs it and "state" does not end with it
+Observations = dict[str, Array]
 Parameters = dict[str, Any]  # by network: policies ("policy" where guider and learner are one) and critics
 
 
@@ -36,9 +42,12 @@ class Networks:
     shared: bool  # guider and learner are one network
     privileged: int  # size of what only a guider sees
     observed: int  # size of what the learner sees
+    pixels: int  # of which are an image that no guider sees
     distribution: Distribution
-    policy: Network
-    critic: Network
+    policy: Network  # the learner's, and everyone's who sees what it sees
+    blind: Network  # that of a guider and a proxy, without eyes if there is such an image
+    critic: Network  # likewise of who sees what the learner sees, and
+    blind_critic: Network
     one_head: bool = False  # learner and proxy act by the guider's head
 
     @classmethod
@@ -47,16 +56,25 @@ class Networks:
     ) -> Networks:
         """For a task; errors as in `choose_distribution`."""
         distribution, image = choose_distribution(settings.distribution, task), image_shape(task)
+        others = image if shared or method.backtracks else None  # what guiders see of it
         return cls(
             method,
             shared,
             task.privileged_size,
             task.observation_size,
+            0 if others else image_size(task),
             distribution,
             make_network(settings, distribution.outputs, distribution.free, image=image),
+            make_network(settings, distribution.outputs, distribution.free, image=others),
             make_network(settings, 1, head_scale=1.0, image=image),
+            make_network(settings, 1, head_scale=1.0, image=others),
             one_head,
         )
+
+    @property
+    def critics_look(self) -> bool:
+        """Whether some critic sees images."""
+        return any(self._network(critic).eyes for critic in self.method.critics)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,17 +90,17 @@ class Networks:
         """
         params = {}
         for name in self.method.policies:  # the guider first: with one network, its parameters are the learner's too
-            side = self.privileged + 1 if name in _SEE_ALL else 0
-            own = self.policy.start(learner, self.observed, side)
+            hidden, side = (self.pixels, self.privileged + 1) if name in _SEE_ALL else (0, 0)
+            own = self._network(name).start(learner, self.observed - hidden, side)
             params.setdefault(self.owner(name), self.policy.without_head(own) if self._borrows(name) else own)
         for name in self.method.critics:
             key, own = jax.random.split(key)
-            params[name] = self.critic.start(own, self._size(self.viewer(name)))
+            params[name] = self._network(name).start(own, self._size(self.viewer(name)))
         return params
 
     def start_normalizers(self) -> dict[str, Normalizer]:
         """Before anything was seen."""
-        return {viewer: self.policy.start_normalizer(self._size(viewer)) for viewer in ("guider", "learner")}
+        return {viewer: self._network(viewer).start_normalizer(self._size(viewer)) for viewer in ("guider", "learner")}
 
     def start_memories(self, count: int) -> dict[str, Float[Array, "N H"]]:
         """Of every policy and critic, for `count` environments."""
@@ -95,15 +113,23 @@ class Networks:
         return self.method.critic if name == "critic" else "learner"
 
     def normalized(self, normalizers: dict[str, Normalizer], obs: Observations) -> dict[str, Array]:
-        """What guider and learner see of observations, normalised for each."""
-        seen = {"learner": normalizers["learner"](obs["state"])}
+        """What guider and learner see of observations, normalised for each; no learner's where its images are missing.
+
+        An environment of which there is no image shows zeros.
+        """
+        seen, state = {}, obs["state"]
+        if "image" in obs:
+            hidden = [(0, 0)] * (state.ndim - 2) + [(0, state.shape[-2] - obs["image"].shape[-2]), (0, 0)]
+            state = jnp.concatenate([state, jnp.pad(obs["image"], hidden)], axis=-1)
+        if state.shape[-1] == self.observed:
+            seen["learner"] = normalizers["learner"](state)
         if self.privileged:
             seen["guider"] = normalizers["guider"](self.everything(obs))
         return seen
 
     def everything(self, obs: Observations) -> Array:
-        """[privileged, observation]: what a guider sees."""
-        return jnp.concatenate([obs["privileged_state"], obs["state"]], axis=-1)
+        """[privileged, observation without an image]: what a guider sees."""
+        return jnp.concatenate([obs["privileged_state"], obs["state"][..., : self.observed - self.pixels]], axis=-1)
 
     def run(
         self,
@@ -137,10 +163,12 @@ class Networks:
         first: Bool[Array, "L B"],
     ) -> dict[str, Float[Array, "L B f"]]:
         """The features of policies, as `run` makes outputs of them."""
-        return {
-            name: self.policy.encode(self._own(params, name), memories[name], *self._inputs(name, seen, first))[1]
-            for name in names
-        }
+
+        def features(name):
+            inputs = self._inputs(name, seen, first)
+            return self._network(name).encode(self._own(params, name), memories[name], *inputs)[1]
+
+        return {name: features(name) for name in names}
 
     def decode(self, params: Parameters, name: str, features: Float[Array, "*b f"]) -> Float[Array, "*b z"]:
         """The outputs that a policy makes of features."""
@@ -148,9 +176,14 @@ class Networks:
 
     def _run(self, params: Parameters, name: str, h: Array, seen: dict[str, Array], first: Array):
         if name in self.method.critics:
-            hs, values = self.critic.run(params[name], h, seen[self.viewer(name)], first)
+            hs, values = self._network(name).run(params[name], h, seen[self.viewer(name)], first)
             return hs, values[..., 0]
-        return self.policy.run(self._own(params, name), h, *self._inputs(name, seen, first))
+        return self._network(name).run(self._own(params, name), h, *self._inputs(name, seen, first))
+
+    def _network(self, name: str) -> Network:
+        """Of a policy or a critic."""
+        both = (self.critic, self.blind_critic) if name in self.method.critics else (self.policy, self.blind)
+        return both[self.viewer(name) == "guider"]
 
     def _own(self, params: Parameters, name: str) -> Any:
         """All parameters of a policy. No gradient passes from who borrows the guider's head to it."""
@@ -205,7 +238,7 @@ class Networks:
         return "policy" if self.shared and name in ("guider", "learner") else name
 
     def _size(self, viewer: str) -> int:
-        return self.observed + (self.privileged if viewer == "guider" else 0)
+        return self.observed + (self.privileged - self.pixels if viewer == "guider" else 0)
 
 
 @jax.tree_util.register_dataclass
@@ -229,6 +262,7 @@ class GuiderPolicy:
         self, memory: Float[Array, " H"], o: Float[Array, " n"], noise: Float[Array, " n"]
     ) -> tuple[Float[Array, " H"], Array]:
         """What it remembers after a step, and the environment's action."""
+        o = o[: len(o) - self.networks.pixels]
         seen, first = {"guider": self.normalizer(o)[None, None]}, jnp.zeros((1, 1), bool)
         memories, z = self.networks.run(self.params, ("guider",), {"guider": memory[None]}, seen, first)["guider"]
         distribution = self.networks.distribution

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from gps.guiders.model_free.networks import Networks, Observations
 from gps.pytrees import select
+from gps.tasks.images import image
 from gps.tasks.task import Environment, State, diverged, observed
 
 
@@ -64,24 +65,24 @@ class Unroll:
 def collect(
     task: Environment,
     networks: Networks,
-    acting: tuple[str, ...],
-    who: Array,
+    acting: tuple[tuple[str, ...], Array],
     policy: tuple[dict[str, Any], dict[str, Any]],
     running: Running,
     key: PRNGKeyArray,
     length: int,
+    shown: int = 0,
 ) -> tuple[Running, Unroll]:
     """Let each of N environments be acted in for `length` steps; episodes that end begin anew.
 
     Args:
-        acting: the policies that may act.
-        who: (N) which of them does, in each environment.
+        acting: the policies that may act, and (N) which of them does in each environment.
         policy: parameters and normalisers.
+        shown: of how many environments, the first ones, to look at each step.
 
     Returns:
         Where the environments are afterwards (memories of policies that did not act are as before), and the unroll.
     """
-    params, normalizers = policy
+    (params, normalizers), (names, who) = policy, acting
     count = len(who)
     # each draw is a program of its own, and compiles twice as long where it is not flat
     keys = jax.random.split(key, 1 + length * count)
@@ -92,10 +93,13 @@ def collect(
         noise, keys = inputs
         known = jax.vmap(observed)(carry.states)
         obs = {name: jnp.where(known[:, None], o, 0.0) for name, o in carry.states.obs.items()}
+        if shown:
+            images = jax.vmap(lambda state: image(task, state))(jax.tree.map(lambda a: a[:shown], carry.states))
+            obs["image"] = jnp.where(known[:shown, None], images, jnp.zeros(()))
         seen = jax.tree.map(lambda x: x[None], networks.normalized(normalizers, obs))
-        ran = networks.run(params, acting, carry.memories, seen, carry.first[None])
-        z: Array = ran[acting[0]][1][0]
-        for i, name in enumerate(acting[1:], start=1):
+        ran = networks.run(params, names, carry.memories, seen, carry.first[None])
+        z: Array = ran[names[0]][1][0]
+        for i, name in enumerate(names[1:], start=1):
             z = jnp.where((who == i)[:, None], ran[name][1][0], z)
         memories = carry.memories | {name: hs[0] for name, (hs, _) in ran.items()}
         action = networks.distribution.sample(z, noise)

@@ -10,7 +10,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.toys import Clock
+from support.toys import Clock, Watched
 
 from gps.experiments.lookup import TASKS, find
 from gps.guiders.model_free.guider import ModelFree
@@ -49,9 +49,24 @@ def test_a_task_that_is_what_it_says_passes():
     check_environment(Changed(horizon=np.int64(3), observation_size=np.prod((2, 1))))
 
 
+def test_an_image_is_beside_the_observation_and_counts_with_it():
+    check_environment(Watched())
+
+
+def gray(*shape):
+    return lambda state: jnp.zeros(shape)
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
+        (Changed(image_shape=(6, 6, 1)), r"observation_size = 2 .* must count the image's 36 numbers"),
+        (Changed(image_shape=(6, 6, 1), observation_size=38), r"`image_shape` and no `look`: an image takes both"),
+        (Changed(look=gray(6, 6, 1)), r"`look` and no `image_shape`"),
+        (
+            Changed(look=gray(6, 6), image_shape=(6, 6, 1), observation_size=38),
+            r"`look` gives float32\[6, 6\], and it must be float32\[6, 6, 1\], from 0 to 1",
+        ),
         (Changed(horizon=None), r"task clock: `horizon` must be Integral, not None"),
         (without("step"), r"`step` must be Callable, not None"),
         (

@@ -11,6 +11,7 @@ import pytest
 
 from gps.experiments.experiment import Experiment
 from gps.tasks.check_control import check_control
+from gps.tasks.images import with_images
 from gps.tasks.mujoco.point_mass import PointMass, PointMassSettings
 from gps.tasks.visual import CameraSettings, Visual
 
@@ -43,14 +44,15 @@ def test_the_learner_sees_its_joints_and_an_image_in_which_the_context_shows(nam
 
 def test_an_episode_shows_what_observe_does_and_is_the_other_tasks_but_for_that():
     seeing = task("reacher-vision")
+    whole = with_images(seeing)
     key, action = jax.random.key(1), jnp.array([0.7, -0.4])
-    state, other = (jax.jit(one.reset)(key) for one in (seeing, seeing.task))
+    state, other = (jax.jit(one.reset)(key) for one in (whole, seeing.task))
     for _ in range(2):
         x, context = seeing.control_state(state.data["state"]), state.data["context"]
         np.testing.assert_allclose(state.obs["state"], seeing.observe(x, context, jnp.zeros(0)), atol=1e-6)
         np.testing.assert_array_equal(state.obs["privileged_state"], other.obs["privileged_state"])
         np.testing.assert_array_equal(state.reward, other.reward)
-        state, other = (jax.jit(one.step)(now, action) for one, now in ((seeing, state), (seeing.task, other)))
+        state, other = (jax.jit(one.step)(now, action) for one, now in ((whole, state), (seeing.task, other)))
 
 
 def test_channels_are_colours_depth_in_shares_of_its_end_or_both():

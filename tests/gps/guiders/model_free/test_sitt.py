@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.model_free import L, N, finite, guider_of, kl, programs, same, thrown, updated, viewing
-from support.toys import Clock
+from support.toys import Clock, Watched
 
 from gps.guiders.model_free.plan import ALIGN
 from gps.guiders.model_free.settings import SittSettings
@@ -181,6 +181,60 @@ def test_the_learner_that_is_evaluated_acts_by_the_guiders_head(memory):
     for name in HEAD[:1]:
         assert same(policy.params["params"][name], state.params["guider"]["params"][name])
     assert same(guider.networks.policy.without_head(policy.params), state.params["learner"])
+
+
+# images
+
+
+@pytest.mark.parametrize(("against", "shown"), [("proxy", N // 2), ("learner", N)])
+def test_an_image_is_made_for_a_learner_that_sees_a_step_and_for_nobody_else(against, shown):
+    task = Watched()
+    guider = guider_of("sitt", task, sitt=SittSettings(against=against, paired=0.5, epochs=2, minibatches=1))
+    states, samples, rows = updated(guider, 2)
+    jax.effects_barrier()
+    assert task.looks == 2 * L * shown
+    unroll = samples[1][1]
+    assert unroll.obs["image"].shape == (L, shown, 36)
+    np.testing.assert_array_equal(unroll.obs["image"], np.repeat(unroll.obs["state"][:, :shown, 1:], 36, axis=-1))
+    assert "image" not in unroll.final
+    assert {name for name, own in states[0].params.items() if "eyes" in own["params"]} == {"learner"}
+    assert moved(states[0].params["learner"]["params"], states[1].params["learner"]["params"]) >= {"eyes", "input"}
+    assert all(finite(state.params) for state in states)
+    assert float(rows[1]["kl_to_learner"]) > 0.0
+
+
+def test_a_guider_without_images_acts_on_what_is_left_of_all_observations():
+    guider = guider_of("sitt", Watched())
+    (state, *_), samples, _ = updated(guider, 1)
+    obs = jax.tree.map(lambda o: o[0, 0], {name: samples[0][1].obs[name] for name in ("state", "privileged_state")})
+    policy = guider.guiding(state)
+    seen = jnp.concatenate([obs["privileged_state"], obs["state"]])
+    given = {"guider": policy.normalizer(seen)[None, None]}
+    memories, first = guider.networks.start_memories(1), jnp.zeros((1, 1), bool)
+    own = guider.networks.run(state.params, ("guider",), memories, given, first)["guider"][1][0, 0]
+    action = policy.act(policy.start_memory(), jnp.concatenate([seen, jnp.full(36, 0.7)]), jnp.zeros(2))[1]
+    np.testing.assert_allclose(action, jnp.tanh(own[:2]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpo-clip", "ppo"])
+def test_a_guider_that_shares_the_learners_network_sees_its_images_and_so_does_a_critic_of_its_own(name):
+    guider = guider_of(name, Watched())
+    states, samples, _ = updated(guider, 1)
+    for obs in (samples[0][1].obs, samples[0][1].final):
+        np.testing.assert_array_equal(obs["state"][..., 2:], np.repeat(obs["state"][..., 1:2], 36, axis=-1))
+    assert all("eyes" in own["params"] for own in states[0].params.values())
+
+
+@pytest.mark.parametrize("name", ["bc", "dagger", "ppo-asym"])
+def test_guiders_and_critics_beside_a_learner_that_sees_do_without_images(name):
+    task = Watched()
+    guider = guider_of(name, task)
+    states, samples, _ = updated(guider, 3)
+    jax.effects_barrier()
+    assert task.looks == 3 * L * N
+    assert {own for own, params in states[0].params.items() if "eyes" in params["params"]} == {"learner"}
+    assert same(samples[0][1].obs["image"][..., :1], samples[0][1].obs["state"][..., 1:])
+    assert moved(states[2].params["learner"]["params"], states[3].params["learner"]["params"]) >= {"eyes", "input"}
 
 
 # options
