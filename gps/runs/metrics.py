@@ -58,6 +58,10 @@ class Metrics:
         """
         return [self._row(number, line) for number, line in enumerate(self.lines(), start=1)]
 
+    def size(self) -> int:
+        """Bytes of the file: while they are the same, so are its rows, but for a run that goes back and on at once."""
+        return self.path.lstat().st_size if os.path.lexists(self.path) else 0
+
     def count(self) -> int:
         """How many rows there are; of them only the last one is read.
 

@@ -26,7 +26,7 @@ from gps.runs.progress import Progress
 from gps.runs.resume import restore
 from gps.runs.teacher import with_teacher
 from gps.runs.tensorboard import events, require_writer
-from gps.runs.warnings import warnings_of
+from gps.runs.warnings import Warnings
 from gps.tasks.control_task import is_control
 
 
@@ -78,6 +78,7 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
 
     stream = io.StringIO() if quiet else None
     shown = Progress(run.iterations, title_of(experiment), columns_of(guider), stream, done=first)
+    warnings = Warnings(rows)
     with shown as progress, events(folder, rows) as log:
         for note in begun.notes:
             progress.note(note)
@@ -102,10 +103,9 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
             folder.append_metrics(row)
             if last or (i + 1) % run.checkpoint_every == 0:
                 save(i + 1)
-            rows.append(row)
             log(row)
             progress.update(row)
-            for warning in warnings_of(rows):
+            for warning in warnings.after(row):
                 progress.note(warning)
     return finish(folder, experiment, programs, guider, state, clock)
 

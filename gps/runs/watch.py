@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from gps.columns import Column
 from gps.runs.folder import RunFolder
 from gps.runs.progress import Progress
-from gps.runs.warnings import warnings_of
+from gps.runs.warnings import Warnings
 
 POLL = 1.0  # s, between looks at a run's metrics
 SILENCE = 60.0  # s without a row after which somebody should look, or five times what the slowest iteration took
@@ -36,20 +36,24 @@ def watch(
     rows = folder.read_metrics()
     with Progress(total, title, columns, stream, done=len(rows)) as progress:
 
-        def show(first: int, how: Callable[[dict[str, Any]], None]) -> None:
-            for count in range(first, len(rows)):
-                how(rows[count])
-                for warning in warnings_of(rows[: count + 1]):
+        def show(rows: Sequence[dict[str, Any]], how: Callable[[dict[str, Any]], None]) -> None:
+            for row in rows:
+                how(row)
+                for warning in warnings.after(row):
                     progress.note(warning)
 
-        show(0, progress.earlier)
-        silent = 0.0
+        warnings = Warnings()
+        show(rows, progress.earlier)
+        silent, size = 0.0, folder.metrics.size()
         while len(rows) < total:
             wait(POLL)
-            before, rows = len(rows), folder.read_metrics()
+            before, last = len(rows), size
+            size = folder.metrics.size()
+            rows = rows if size == last else folder.read_metrics()
             if len(rows) < before:
                 progress.note(f"resumed after iteration {len(rows)}: later ones are computed again")
-            show(before, progress.update)
+                warnings = Warnings(rows)
+            show(rows[before:], progress.update)
             silent = silent + POLL if len(rows) == before else 0.0
             if 0 <= silent - _patience(rows) < POLL:  # once
                 progress.note(f"no row for {silent:.0f} s: does the process that trains {folder.path} still run?")
