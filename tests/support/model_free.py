@@ -29,7 +29,15 @@ N, L = 4, 8
 
 @functools.cache
 def guider_of(
-    name: str, task=CLOCK, memory: int = 0, shared: bool = True, penalty=None, sitt=None, run="", **ppo
+    name: str,
+    task=CLOCK,
+    memory: int = 0,
+    shared: bool = True,
+    penalty=None,
+    sitt=None,
+    run="",
+    teacher_head=False,
+    **ppo,
 ) -> ModelFree:
     """A small one; teachers are trained for two updates, or taken from a run; half of the steps are for a student."""
     settings = SETTINGS[name]()
@@ -37,7 +45,7 @@ def guider_of(
         "learner": LearnerSettings(NetworkSettings(hidden=(8,), memory=memory)),
         "ppo": PpoSettings(**{"environments": N, "unroll": L, "updates": 2, "epochs": 2, "minibatches": 2} | ppo),
         "networks": NetworksSettings(shared=shared),
-        "teacher": TeacherSettings(updates=2, run=run),
+        "teacher": TeacherSettings(updates=2, run=run, shared_head=teacher_head),
         "penalty": penalty or PenaltySettings(),
         "sitt": sitt or SittSettings(paired=0.5, epochs=2, minibatches=1),
     }

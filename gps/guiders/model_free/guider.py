@@ -89,7 +89,8 @@ class ModelFree:
         self.plan = plan_of(method)
         self.trains_teacher = method.teacher_first and not self.teacher_run
         shared = "networks" in method.tables and settings.networks.shared
-        one_head = method.aligns and settings.sitt.shared_head
+        table = settings.sitt if method.aligns else settings.teacher if method.teacher_first else None
+        one_head = table is not None and table.shared_head
         self.networks = Networks.make(method, shared, task, settings.learner.network, one_head)
         self.window = window_length(settings.learner.network.memory, ppo)
         # environments whose steps the learner sees

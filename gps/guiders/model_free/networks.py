@@ -48,7 +48,7 @@ class Networks:
     blind: Network  # that of a guider and a proxy, without eyes if there is such an image
     critic: Network  # likewise of who sees what the learner sees, and
     blind_critic: Network
-    one_head: bool = False  # learner and proxy act by the guider's head
+    one_head: bool = False  # learner and proxy act by the guider's head, of which they get no gradient
 
     @classmethod
     def make(

@@ -9,6 +9,8 @@ import pytest
 from support.model_free import acting, guider_of, programs, same, updated
 from support.toys import Clock
 
+from policies.network import HEAD
+
 
 class Wide(Clock):
     """Its guider sees (length, end) twice."""
@@ -37,6 +39,16 @@ def test_a_teacher_is_trained_first_and_alone_and_then_stays_to_the_last_bit(nam
         assert same(one.normalizers["guider"], other.normalizers["guider"])
         assert not same(one.normalizers["learner"], other.normalizers["learner"])
         assert np.isnan(rows[before]["guider_entropy"])
+
+
+def test_a_learner_can_act_by_its_teachers_head():
+    guider = guider_of("bc", teacher_head=True)
+    states, _, rows = updated(guider, 4)
+    before, after = states[2], states[4]
+    assert not set(after.params["learner"]["params"]) & set(HEAD)
+    assert not same(before.params["learner"], after.params["learner"])
+    assert same(guider.policy(after).params["params"]["head"], before.params["guider"]["params"]["head"])
+    assert float(rows[3]["kl_to_learner"]) < float(rows[2]["kl_to_learner"])
 
 
 @pytest.mark.parametrize(("name", "owner"), [("ppo-bc", "policy"), ("dagger", "guider"), ("sitt", "guider")])
