@@ -210,6 +210,16 @@ class NetworkPolicy:
         params = self.network.rescaled(self.params, self.normalizer, normalizer)
         return dataclasses.replace(self, params=params, normalizer=normalizer)
 
+    def with_eyes_closed(self) -> NetworkPolicy:
+        """The same policy, to whom every image is black: what it then does it has learned without seeing.
+
+        Errors:
+            ValueError where it has no eyes.
+        """
+        if self.network.eyes is None:
+            raise ValueError("it sees no images")
+        return dataclasses.replace(self, network=self.network.clone(eyes=self.network.eyes.clone(closed=True)))
+
     def with_std(self, std: Float[Array, " nu"]) -> NetworkPolicy:
         """The same mean actions with this standard deviation, where it is a parameter of its own (`free` outputs)."""
         layers = {**self.params["params"], "free": jnp.log(std)}

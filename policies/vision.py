@@ -97,6 +97,7 @@ class Eyes(nn.Module):
 
     shape: Shape
     encoder: nn.Module
+    closed: bool = False  # images are black, whatever they show
 
     @property
     def pixels(self) -> int:
@@ -107,4 +108,5 @@ class Eyes(nn.Module):
         """[other inputs, features]."""
         rest = x.shape[-1] - self.pixels
         images = x[:, rest:].reshape(-1, *self.shape)
+        images = jnp.zeros_like(images) if self.closed else images
         return jnp.concatenate([x[:, :rest], self.encoder(images)], axis=-1)

@@ -18,6 +18,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     add_best(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.0, help="1 samples the policy, 0 takes its mean (default)")
+    parser.add_argument("--black-images", action="store_true", help="show the learner none of what it sees in images")
     parser.add_argument("--plant", metavar="ADDRESS", help="act on this plant, such as tcp://robot:5555")
     parser.add_argument("--conditions", type=int, default=20, help="test conditions on a plant (default: 20)")
     return parser
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     _, loaded = read_run(options)
     which, learner = loaded.chosen(options.best)
     task, policy = learner.task, learner.policy
+    if options.black_images:
+        policy = _shown_nothing(policy, task.name)
     shown = (task, policy, jax.random.key(options.seed), options.noise)
     if options.plant and not is_control(task):
         raise SettingsError(f"evaluate: {task.name} names no state that a plant could report")
@@ -51,6 +54,13 @@ def run(options: argparse.Namespace) -> int:
     for line in (_conditions if is_control(task) else _episodes)(*shown):
         print(line)
     return 0
+
+
+def _shown_nothing(policy: Any, name: str) -> Any:
+    try:
+        return policy.with_eyes_closed()
+    except ValueError as error:
+        raise SettingsError(f"evaluate: --black-images: the learner of {name}: {error}") from error
 
 
 def _on_plant(task: Any, policy: Any, key: Any, noise: float, settings: Any, count: int) -> str:

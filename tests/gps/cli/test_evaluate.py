@@ -13,6 +13,9 @@ from gps.runs.best import Saved
 from gps.runs.folder import RunFolder, UntrustedError
 from gps.runs.integrity import meta_of
 from gps.runs.resume import load, resumable
+from policies.distributions import Gaussian
+from policies.network import Network, NetworkPolicy
+from policies.vision import Eyes, Frozen
 
 EVALUATIONS = [
     (["--seed", "99999999999999999999"], "seed must be from 0 to 4294967295, not 99999999999999999999"),
@@ -53,6 +56,23 @@ def test_the_best_learner_is_evaluated_if_it_is_asked_for(said, finished):
         2,
         ["gps: run: no learner was evaluated yet, so that none is the best: leave --best out"],
     )
+
+
+def test_a_learner_can_be_shown_black_images(said, finished):
+    """As many zeros as the image has numbers; a learner that sees none has none to be shown."""
+    status, out, errors = said("evaluate", finished, "--black-images")
+    assert (status, out) == (2, [])
+    assert errors == ["gps: evaluate: --black-images: the learner of reacher: it sees no images"]
+    eyes = Eyes((2, 3, 1), Frozen(lambda images: images.reshape(len(images), -1)[:, :2]))
+    network = Network((4,), 2, eyes=eyes)
+    policy = NetworkPolicy.start(jax.random.key(0), network, Gaussian(1), 3 + 6)
+    o = jax.random.normal(jax.random.key(1), (9,))
+    black, other = o.at[3:].set(0.0), o.at[3:].set(1.0)
+    closed = policy.with_eyes_closed()
+    act = lambda policy, o: policy.act(policy.start_memory(), o, jax.numpy.zeros(1))[1]  # noqa: E731
+    np.testing.assert_array_equal(act(closed, o), act(policy, black))
+    np.testing.assert_array_equal(act(closed, other), act(policy, black))
+    assert act(policy, o) != act(policy, black)
 
 
 def test_code_that_a_run_names_is_run_only_for_who_trusts_it(said, monkeypatch):
