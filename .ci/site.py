@@ -7,7 +7,7 @@ from mkdocs.structure.files import File
 
 TOP = Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-LISTS = {"Guiders": "reference/guiders", "Tasks": "reference/tasks"}
+LISTS = {"Each guider": "reference/guiders", "Each task": "reference/tasks"}
 
 
 def on_config(config):

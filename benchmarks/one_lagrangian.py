@@ -63,7 +63,8 @@ def local_models() -> LocalModel:
 
     def one(start):
         dynamics = LinearDynamics(*along(A, B, np.zeros(2), 1e-4 * np.eye(2)))
-        cost = QuadraticCost(*along(H, np.zeros(3), 0.0), jnp.asarray(P), jnp.zeros(2), jnp.zeros(()))
+        stages, slopes, constants = along(H, np.zeros(3), 0.0)
+        cost = QuadraticCost(stages, slopes, constants, jnp.asarray(P), jnp.zeros(2), jnp.zeros(()))
         initial = Gaussian(start, 0.01 * jnp.eye(2))
         return LocalModel(jnp.zeros((T + 1, 2)), jnp.zeros((T, 1)), initial, dynamics, cost)
 
