@@ -56,3 +56,14 @@ def test_commands_name_options_and_settings_that_there_are(page, monkeypatch):
             for task in options.tasks:
                 for guider in options.guiders:
                     Experiment.resolve({"run": {"task": task, "guider": guider}})
+
+
+def test_every_column_of_a_log_is_explained():
+    """Those that the source names; on the page a title stands in a cell, where a bar is escaped."""
+    page = (TOP / "docs" / "reading_a_log.md").read_text()
+    source = "\n".join(path.read_text() for path in (TOP / "gps").rglob("*.py"))
+    titles = set(re.findall(r'Column\("\w+", "([^"]+)"', source))
+    assert {"cost", "entropy", "|u - pi|"} < titles
+    assert [title for title in titles if f"`{title}`".replace("|", "\\|") not in page and f"`{title}`" not in page] == [
+        "iter"
+    ]
