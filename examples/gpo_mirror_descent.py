@@ -74,7 +74,7 @@ for (name, curve), line in zip(curves.items(), ("k", "--", "-.", "-", ":"), stri
     right.plot(curve, line, label=name)
 right.set(xlabel="iteration", ylabel="return", ylim=(0.6, 1.02), title="tiger-door-alt")
 right.legend(loc="lower right", fontsize="small")
-figure.savefig(out, dpi=150)
+figure.savefig(out, dpi=110)
 
 direct, exact, small, large, imitation = curves.values()
 same = worst["bregman"].max() < 1e-10 and jnp.abs(exact - direct).max() < 1e-10

@@ -112,7 +112,7 @@ def _playground_name(env: str) -> str:
 
 TASKS: dict[str, Entry] = {
     "reacher": _reacher("ReacherSettings", "a two-link arm reaches for targets in the plane"),
-    "reacher-pomdp": _reacher("PARTIAL", "the same; the learner sees noisy joint angles and no velocities"),
+    "reacher-pomdp": _reacher("PARTIAL", "as reacher, but the learner sees noisy joint angles and no velocities"),
     "pendulum": _mujoco(
         "pendulum:PendulumSettings", "Pendulum", "a weak motor swings up a pendulum and holds it", presets.SWINGING
     ),
@@ -131,11 +131,13 @@ TASKS: dict[str, Entry] = {
     "peg-blind": _mujoco(
         "peg:BLIND",
         "Peg",
-        "the same; the learner does not see the hole",
+        "as peg, but the learner does not see the hole",
         presets.remembering(presets.PEG),
         presets.remembering(presets.REACHING),
     ),
-    "peg-noisy": _mujoco("peg:NOISY", "Peg", "the same; the learner sees noisy angles, no velocities", presets.PEG),
+    "peg-noisy": _mujoco(
+        "peg:NOISY", "Peg", "as peg, but the learner sees noisy angles and no velocities", presets.PEG
+    ),
     "door": _mujoco("door:DoorSettings", "Door", "a seven-joint arm pulls a door open by its handle", presets.DOOR),
     "walker": _mujoco("walker:WalkerSettings", "Walker", "a torso on two legs walks", presets.WALKING),
     "reacher-vision": _vision("reacher", "ReacherVisionSettings", "reacher, the target seen by a camera", {}),
