@@ -11,7 +11,7 @@ from typing import Any
 from gps.cli import completion
 from gps.cli.explained import lines
 from gps.errors import printable
-from gps.experiments.lookup import GUIDERS, TASKS, unknown
+from gps.experiments.lookup import GUIDERS, GYMNASIUM, TASKS, gymnasium_entry, unknown
 from gps.settings import flat
 
 
@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
         shown = {name: entry for name, entry in entries.items() if name in asked}
         if shown:
             print(f"{kind}s:")
+        if kind == "task" and not options.names:
+            shown |= {f"{GYMNASIUM}:NAME": gymnasium_entry("environment NAME, any that it has")}
         for name, entry in shown.items():
             print(f"  {name:{_width(shown)}}{entry.about}")
             if options.settings:

@@ -95,7 +95,7 @@ MAZE: Tables = {
 GYMNASIUM: Tables = {
     "run": {"iterations": 40, "evaluate_every": 5, "checkpoint_every": 5},
     "guider": {
-        "ppo": {"environments": 32, "unroll": 64, "updates": 4, "learning_rate": 1e-3, "entropy": 0.001},
+        "ppo": {"environments": 32, "unroll": 64, "updates": 4, "learning_rate": 1e-3, "reward_scale": 0.1},
         "teacher": {"updates": 80},
     },
 }

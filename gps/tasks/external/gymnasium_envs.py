@@ -22,6 +22,7 @@ from gps.tasks.external.adapter import missing
 from gps.tasks.partial import Partial
 from gps.tasks.task import State, TaskError
 
+LONGEST = 100_000  # numbers of all actions of an episode, which go to the host in each step
 TRIED = 64  # steps of the episode that is repeated to see whether an environment is deterministic
 
 
@@ -106,7 +107,12 @@ class GymnasiumTask:
         self.actions = actions.space
         self.observation_size = observations.size
         self._width = 1 if self.actions.discrete else self.actions.size  # numbers of an action
-        self._replays = Replays(make, observations, actions)
+        if self.horizon * self._width > LONGEST:
+            raise SettingsError(
+                f"task {name}: each state keeps the actions of its episode so far, at most {LONGEST} numbers, and "
+                f"{self.horizon} actions are {self.horizon * self._width}: lower task.horizon"
+            )
+        self._replays = Replays(make, observations, actions, self.horizon)
         self._failure = ""
         self._asking = threading.Lock()  # two programs may call back at the same time
         self._require_deterministic()

@@ -31,10 +31,11 @@ class Replays:
         make: makes an environment.
         observations: its observation space.
         actions: its action space.
+        horizon: most steps of an episode.
     """
 
-    def __init__(self, make: Callable[[], Any], observations: Observations, actions: Actions):
-        self._make = make
+    def __init__(self, make: Callable[[], Any], observations: Observations, actions: Actions, horizon: int):
+        self._make, self._horizon = make, horizon
         self._observations, self._actions = observations, actions
         self._kept: dict[bytes, Any] = {}  # environments by what has happened in them; first the one unused for longest
         self._idle: list[Any] = []
@@ -100,7 +101,7 @@ class Replays:
         if env is None:
             env = self._repeat(seed, past, seen)
         moment = self._step(env, action)
-        if moment[2] or moment[3]:
+        if moment[2] or moment[3] or len(past) + 1 == self._horizon:
             self._idle.append(env)
         else:
             self._keep(before + action.tobytes(), env)

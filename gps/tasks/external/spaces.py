@@ -81,8 +81,8 @@ class Actions:
         """An action of a policy, an int32 or float32 in [-1, 1], as the environment takes it."""
         if isinstance(self._space, spaces.Discrete):
             return self._space.dtype.type(self._space.start + int(action[0]))
-        share = (action.reshape(self._space.shape) + 1.0) / 2
-        scaled = self._low + share * (self._high - self._low)
+        middle, half = (self._high + self._low) / 2, (self._high - self._low) / 2
+        scaled = middle + half * action.reshape(self._space.shape)
         return np.clip(scaled, self._low, self._high).astype(self._space.dtype)
 
 
