@@ -27,7 +27,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Print the lists."""
-    known = {**TASKS, **GUIDERS}
+    tasks = {**TASKS, f"{GYMNASIUM}:NAME": gymnasium_entry("environment NAME, any that it has")}
+    known = {**tasks, **GUIDERS}
     for name in options.names:
         if not fnmatch.filter(known, name):
             raise unknown("task or guider", name, known)
@@ -37,12 +38,10 @@ def run(options: argparse.Namespace) -> int:
 
         print("runs:")
         _print_lines(lines(RunSettings(), "run.", " " * 6))
-    for kind, entries in (("task", TASKS), ("guider", GUIDERS)):
+    for kind, entries in (("task", tasks), ("guider", GUIDERS)):
         shown = {name: entry for name, entry in entries.items() if name in asked}
         if shown:
             print(f"{kind}s:")
-        if kind == "task" and not options.names:
-            shown |= {f"{GYMNASIUM}:NAME": gymnasium_entry("environment NAME, any that it has")}
         for name, entry in shown.items():
             print(f"  {name:{_width(shown)}}{entry.about}")
             if options.settings:
