@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -49,6 +50,16 @@ def test_what_diverges_is_truncated_and_repeats_what_was_there_before():
     observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
     assert (reward, terminated, truncated) == (0.0, False, True)
     np.testing.assert_array_equal(observation, first)
+
+
+def test_gymnasium_makes_them_by_name():
+    one = gymnasium.make("gps/tiger-door")
+    many = gymnasium.make_vec("gps/tiger-door", num_envs=2, vectorization_mode="sync")
+    observation, _ = one.reset(seed=3)
+    observations, _ = many.reset(seed=[5, 3])
+    np.testing.assert_array_equal(observations[1], observation)
+    np.testing.assert_array_equal(observation, gymnasium_env("tiger-door").reset(seed=3)[0])
+    assert gymnasium.make("gps/reacher", horizon=7).unwrapped.task.horizon == 7
 
 
 def test_mistakes_are_named():
