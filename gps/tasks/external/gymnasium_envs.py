@@ -133,7 +133,9 @@ class GymnasiumTask:
             bits = action.astype(jnp.int32).view(jnp.uint32)[None]
         else:
             bits = jnp.clip(action, -1.0, 1.0).astype(jnp.float32).view(jnp.uint32)
-        about = jnp.stack([data["seed"], data["t"].astype(jnp.uint32), (state.done > 0).astype(jnp.uint32)])
+        # what is no observation makes an action of which nobody knows what an environment would do
+        over = (state.done > 0) | ~jnp.isfinite(state.obs["state"]).all()
+        about = jnp.stack([data["seed"], data["t"].astype(jnp.uint32), over.astype(jnp.uint32)])
         seen = state.obs["state"].view(jnp.uint32)
         row = jnp.concatenate([about, bits, seen, data["actions"].reshape(-1)])
         answer = _on_host(self._go_on, row, self.observation_size + 3)

@@ -48,8 +48,13 @@ class Replays:
 
         Args:
             steps: that are tried, by random actions.
+
+        Errors:
+            ValueError where `make` does not make a new one each time; whatever the environment raises.
         """
         env, another = self._make(), self._make()
+        if env is another:
+            raise ValueError("the same environment was made twice, and each episode needs one of its own")
         first = self._tried(env, steps)
         for others in (self._tried(another, steps), self._tried(env, steps)):
             for step, (one, other) in enumerate(zip_longest(first, others)):

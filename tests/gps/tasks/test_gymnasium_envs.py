@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import gymnasium
@@ -149,6 +150,17 @@ def test_a_state_can_be_left_and_returned_to():
     other.require_working()
 
 
+def test_an_environment_without_an_observation_is_left_alone():
+    """Its next action would be NaN; nothing else than NaN is an error of its own."""
+    task = wheel()
+    state = task.step(task.reset(jax.random.key(1)), jnp.array([0.0, -1.0]))
+    lost, steps = dataclasses.replace(state, obs={"state": state.obs["state"].at[2].set(jnp.nan)}), Wheel.steps
+    after = task.step(lost, jnp.full(2, jnp.nan))
+    assert (float(after.done), float(after.reward), float(after.info["truncation"])) == (1, 0, 0)
+    assert Wheel.steps == steps
+    task.require_working()
+
+
 def test_equal_members_of_a_batch_do_not_disturb_each_other():
     keys = jnp.stack([jax.random.key(5)] * 3)
     actions = np.stack([[[0.3, -1.0]] * 3, [[0.3, -1.0], [0.3, -1.0], [-0.9, 1.0]], [[0.1, 0.0]] * 3]).astype(
@@ -272,6 +284,12 @@ def test_what_an_environment_raises_ends_the_run_in_one_line(whole, tmp_path, ca
 def test_what_no_policy_can_act_in_is_refused(changes, message):
     with pytest.raises(SettingsError, match=f"^task wheel: .*{message}"):
         wheel(**changes)
+
+
+def test_each_episode_has_an_environment_of_its_own():
+    one = Wheel()
+    with pytest.raises(SettingsError, match=r"wheel: .* the same environment was made twice"):
+        task_of(lambda: one, GymnasiumSettings(9), "wheel")
 
 
 def test_environments_that_can_not_be_made_are_named(monkeypatch):
