@@ -2,6 +2,7 @@
 
     python benchmarks/tasks.py                       # doors, memory tasks and Brax (those that are installed)
     python benchmarks/tasks.py 'playground-*'        # whatever matches
+    python benchmarks/tasks.py gymnasium:CartPole-v1 # and names with a colon
 
 A step is one of `--batch` environments under random actions, all steps in one compiled scan. `unshare -rn python ...`
 runs it without a network.
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     names = [name for name in TASKS if any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns)]
+    names += [pattern for pattern in options.patterns if ":" in pattern]
     print(f"{time.strftime('%Y-%m-%d')}. {machine()}, jax {jax.__version__}")
     sizes = "guider sees -> learner sees"
     table(f"Batch {options.batch}", "task", sizes, "actions", "compile, s: reset + steps", "steps per second", "finite")

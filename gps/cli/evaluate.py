@@ -76,10 +76,12 @@ def _episodes(task: Any, policy: Any, key: Any, noise: float) -> list[str]:
     import numpy as np
 
     from gps.runs.evaluate import episode_count, returns
+    from gps.tasks.task import require_working
 
     count = episode_count(task)
     evaluate = jax.jit(lambda key: returns(task, policy, jax.random.split(key, count), noise))
     values, steps, solved = jax.tree.map(np.asarray, evaluate(key))
+    require_working(task)
     lost = np.isnan(values).sum()
     return [
         f"{count} episodes: return {_spread(values, values.min())}; {steps.mean():.1f} steps"

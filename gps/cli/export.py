@@ -28,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
     which, learner = loaded.chosen(options.best)
     named = loaded.experiment.run
     export.write(learner, path, {"task": named.task, "guider": named.guider, "learner": which})
-    print(f"{which}\n{path}: {export.LOADER} loads it; an action takes {export.microseconds(path):.0f} us here")
+    print(f"{which}\n{path}: {export.LOADER} loads it; an action takes {export.microseconds(path)[0]:.0f} us here")
     return 0

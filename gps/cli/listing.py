@@ -11,7 +11,7 @@ from typing import Any
 from gps.cli import completion
 from gps.cli.explained import lines
 from gps.errors import printable
-from gps.experiments.lookup import GUIDERS, TASKS, unknown
+from gps.experiments.lookup import GUIDERS, GYMNASIUM, TASKS, gymnasium_entry, unknown
 from gps.settings import flat
 
 
@@ -27,7 +27,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Print the lists."""
-    known = {**TASKS, **GUIDERS}
+    tasks = {**TASKS, f"{GYMNASIUM}:NAME": gymnasium_entry("environment NAME, any that it has")}
+    known = {**tasks, **GUIDERS}
     for name in options.names:
         if not fnmatch.filter(known, name):
             raise unknown("task or guider", name, known)
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
         print("runs:")
         _print_lines(lines(RunSettings(), "run.", " " * 6))
-    for kind, entries in (("task", TASKS), ("guider", GUIDERS)):
+    for kind, entries in (("task", tasks), ("guider", GUIDERS)):
         shown = {name: entry for name, entry in entries.items() if name in asked}
         if shown:
             print(f"{kind}s:")

@@ -1,5 +1,7 @@
 """A task of ours as a Gymnasium environment, for code that takes those: `gymnasium_env("reacher")`.
 
+Once this module is imported, Gymnasium knows all tasks of `gps list`: `gymnasium.make("gps/reacher", horizon=100)`.
+
 It sees and is rewarded as the learner is; what only a guider sees stands in `info["privileged_state"]`. Gymnasium comes
 with the extra of that name.
 """
@@ -14,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gps.experiments.experiment import Experiment
+from gps.experiments.lookup import TASKS
 from gps.tasks.images import with_images
 from gps.tasks.task import Environment, diverged
 
@@ -76,3 +79,7 @@ def gymnasium_env(name: str, **settings: Any) -> GymnasiumEnv:
         SettingsError as in `gps train`.
     """
     return GymnasiumEnv(Experiment.resolve({"run": {"task": name, "guider": "ppo"}, "task": settings}).build_task())
+
+
+for _name in TASKS:
+    gymnasium.register(f"gps/{_name}", gymnasium_env, kwargs={"name": _name})

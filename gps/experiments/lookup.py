@@ -11,13 +11,15 @@ from gps.guiders.catalogue import GUIDERS
 from gps.guiders.model_free.methods import METHODS
 from gps.settings import SettingsError, flat
 from gps.tasks import presets
-from gps.tasks.catalogue import TASKS
+from gps.tasks.catalogue import GYMNASIUM, TASKS, gymnasium_entry
 
 CODE, ENCODER = ("run.task", "run.guider"), ".vision.encoder"  # settings that may name some; of any network
 
 
 def find(kind: str, name: str) -> Entry:
     """The "task" or the "guider" of a name, loaded; one's own has the name "module:ENTRY" of an `Entry` in a module.
+
+    A task "gymnasium:NAME" is Gymnasium's environment of that name.
 
     Errors:
         SettingsError for an unknown name, a module that can not be imported, and an object in it that is no `Entry`.
@@ -30,6 +32,8 @@ def find(kind: str, name: str) -> Entry:
         raise unknown(kind, name, known)
     if not module or not attribute:
         raise SettingsError(f"{kind} {name!r} must be a name of `gps list`, or module:ENTRY for one of your own")
+    if (kind, module) == ("task", GYMNASIUM):
+        return gymnasium_entry(attribute).load()
     try:
         entry = imported(name)
     except AttributeError as error:

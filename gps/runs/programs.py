@@ -19,6 +19,7 @@ from gps.guiders.guider import Guider, Metrics, iterate, summarize, update_keys
 from gps.runs.devices import mesh_of, shardings
 from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
 from gps.tasks.control_task import is_control
+from gps.tasks.task import require_working
 
 
 def use_compilation_cache() -> None:
@@ -95,21 +96,34 @@ class Programs:
         """One iteration.
 
         Errors:
-            DivergedError where the guider can not learn from what was collected; PlantError where a plant failed.
+            DivergedError where the guider can not learn from what was collected; PlantError where a plant failed;
+            TaskError where the environment did.
         """
         if self.guider.fused:
             return self.whole(state, key)
         rows = []
         for collecting, updating in update_keys(self.guider, key):
             samples, noted = self._gather(state, collecting)
+            self._require_working(samples)
             self.guider.check(samples)
             state, metrics = self.update(state, samples, updating)
             rows.append(metrics | noted)
         return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
 
     def evaluate(self, policy: Any, key: Any) -> Evaluation | Episodes:
-        """The learner on all training targets, then on all test targets; or in fresh episodes."""
-        return self._evaluate(policy, *self._contexts, key)
+        """The learner on all training targets, then on all test targets; or in fresh episodes.
+
+        Errors:
+            TaskError where the environment failed.
+        """
+        evaluation = self._evaluate(policy, *self._contexts, key)
+        self._require_working(evaluation)
+        return evaluation
+
+    def _require_working(self, made: Any) -> None:
+        if self.guider.task.calls_host:
+            jax.block_until_ready(made)
+            require_working(self.guider.task)
 
 
 def _bytes(traced: Any) -> int:

@@ -28,6 +28,7 @@ from gps.runs.teacher import with_teacher
 from gps.runs.tensorboard import events, require_writer
 from gps.runs.warnings import Warnings
 from gps.tasks.control_task import is_control
+from gps.tasks.task import TaskError
 
 
 def train(
@@ -47,11 +48,12 @@ def train(
         The summary, as in summary.json.
 
     Errors:
-        PlantError when a plant fails in an iteration (a checkpoint is saved first, as for the next error),
-        DivergedError when nothing can be learned from an iteration (a checkpoint of the state before it is saved
-        first; see `Guider.check` and `Guider.judge`), SettingsError where it asks for event files that nothing can
-        write, CheckpointError when there are checkpoints but none is whole, RunError when another process trains this
-        run or when rows of its metrics or all its checkpoints were lost. The last four leave the run as it is.
+        PlantError when a plant fails in an iteration, TaskError when an environment on the host does, DivergedError
+        when nothing can be learned from an iteration (see `Guider.check` and `Guider.judge`; for each of the three a
+        checkpoint of the state before the iteration is saved first), SettingsError where it asks for event files that
+        nothing can write, CheckpointError when there are checkpoints but none is whole, RunError when another process
+        trains this run or when rows of its metrics or all its checkpoints were lost. The last three leave the run as
+        it is.
     """
     require_writer(folder.experiment)
     with folder.locked():
@@ -139,10 +141,10 @@ def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
 
 @contextmanager
 def _saved_first(folder: RunFolder, i: int, save: Callable[[int], None]) -> Iterator[None]:
-    """Where the guider or its plant can not go on, the state before is saved first."""
+    """Where the guider, its plant or its task can not go on, the state before is saved first."""
     try:
         yield
-    except (DivergedError, PlantError) as error:
+    except (DivergedError, PlantError, TaskError) as error:
         if i not in folder.checkpoints.steps():
             save(i)
         if isinstance(error, PlantError):

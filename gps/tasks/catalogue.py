@@ -105,6 +105,17 @@ def _playground(env: str) -> Entry:
     )
 
 
+def gymnasium_entry(env: str) -> Entry:
+    """An environment by the name that Gymnasium has for it; the task's is "gymnasium:" and that name."""
+    where = "gps.tasks.external.gymnasium_envs"
+    return Entry(
+        f"{where}:GymnasiumSettings",
+        f"{where}:gymnasium_task",
+        f"Gymnasium's {env}",
+        model_free=presets.GYMNASIUM,
+    )
+
+
 def _playground_name(env: str) -> str:
     """The name of the task, such as playground-cartpole-balance for CartpoleBalance."""
     return "playground-" + re.sub(r"(?<!^)(?=[A-Z])", "-", env).lower()
@@ -179,3 +190,4 @@ TASKS: dict[str, Entry] = {
     "brax-reacher": _brax("a two-link arm reaches for targets", "reacher"),
     **{_playground_name(env): _playground(env) for env in PLAYGROUND},
 }
+GYMNASIUM = "gymnasium"  # before the colon of a task's name: Gymnasium has what stands behind it

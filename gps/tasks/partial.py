@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gps.tasks.task import Environment, State
+from gps.tasks.task import Environment, State, require_working
 
 
 class Partial:
@@ -53,6 +53,10 @@ class Partial:
         """Act in the environment for one step."""
         noise, rest = jax.random.split(state.data["key"])
         return self._seen(self.environment.step(state.data["whole"], action), noise, rest)
+
+    def require_working(self) -> None:
+        """See `gps.tasks.task.require_working`."""
+        require_working(self.environment)
 
     def _seen(self, whole: State, noise: PRNGKeyArray, rest: PRNGKeyArray) -> State:
         clean: Float[Array, " no"] = whole.obs["state"]

@@ -91,6 +91,16 @@ MAZE: Tables = {
 }
 
 
+# Environments of other people's Python step one by one on the host, and an evaluation is 64 episodes or more, twice.
+GYMNASIUM: Tables = {
+    "run": {"iterations": 40, "evaluate_every": 5, "checkpoint_every": 5},
+    "guider": {
+        "ppo": {"environments": 32, "unroll": 64, "updates": 4, "learning_rate": 1e-3, "reward_scale": 0.1},
+        "teacher": {"updates": 80},
+    },
+}
+
+
 def locomotion(
     reward_scale: float = 1.0, discount: float = 0.99, delta: float = 0.1, follow: float = 2.0, entropy: float = 0.01
 ) -> Tables:

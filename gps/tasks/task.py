@@ -9,7 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from gps.errors import UserError
 from policies.normalize import plausible
+
+
+class TaskError(UserError):
+    """A task's own code failed on the host, in the middle of a program; see `require_working`."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +94,13 @@ def diverged(state: State) -> Bool[Array, ""]:
     """
     told = state.metrics.get("diverged", jnp.zeros(())) > 0
     return told | ~observed(state) | ~plausible(state.reward[None])
+
+
+def require_working(task: Any) -> None:
+    """Raise TaskError where an environment that is stepped on the host has failed there.
+
+    An error can not leave a compiled program as what it is: such a task has a method of this name for it.
+    """
+    own = getattr(task, "require_working", None)
+    if own is not None:
+        own()

@@ -89,6 +89,10 @@ def collect(
     noise = networks.distribution.noise(keys[0], (length * count,)).reshape(length, count, -1)
     reset, step = jax.vmap(task.reset), jax.vmap(task.step)
 
+    def begun_anew(done: Array, keys: PRNGKeyArray) -> State:
+        # on the host a reset may take long: one is made for those that need none, whose states are not taken
+        return reset(jnp.where(done, keys, keys[jnp.argmax(done)]) if task.calls_host else keys)
+
     def turn(carry: Running, inputs):
         noise, keys = inputs
         known = jax.vmap(observed)(carry.states)
@@ -126,7 +130,7 @@ def collect(
             diverged=~sound,
             told={name: jnp.where(sound, value, 0.0) for name, value in told.items()},
         )
-        states = jax.lax.cond(done.any(), lambda: select(done, reset(keys), after), lambda: after)
+        states = jax.lax.cond(done.any(), lambda: select(done, begun_anew(done, keys), after), lambda: after)
         return Running(states, done, jnp.where(done, 0.0, returns), memories), unroll
 
     return jax.lax.scan(turn, running, (noise, keys[1:].reshape(length, count)))

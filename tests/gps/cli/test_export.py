@@ -97,7 +97,8 @@ def test_a_learner_that_remembers_and_chooses_does_so_wherever_it_is(tmp_path):
     assert [list(map(int, line.split())) for line in elsewhere.splitlines()] == wanted
     with jax.enable_x64(True):
         export.write(learner, tmp_path / "double", {})
-    assert export.microseconds(tmp_path / "double", 10) > 0  # it takes what a process of single precision has
+    median, least = export.microseconds(tmp_path / "double", 10)  # it takes what a process of single precision has
+    assert 0 < least <= median
     assert len({choice for choices in wanted for choice in choices}) > 1
 
 

@@ -14,7 +14,15 @@ def test_the_list_names_what_there_is(said, finished):
     status, out, errors = said("list", "--settings")
     assert (status, errors) == (0, [])
     text = "\n".join(out)
-    for line in ("tasks:", "guiders:", "  reacher ", "  reacher-pomdp ", "  badmm ", "no runs in runs/"):
+    for line in (
+        "tasks:",
+        "guiders:",
+        "  reacher ",
+        "  reacher-pomdp ",
+        "  gymnasium:NAME ",
+        "  badmm ",
+        "no runs in runs/",
+    ):
         assert f"\n{line}" in f"\n{text}"
     for setting in ("task.horizon", "task.ring", "guider.sampling.samples", "guider.learner.training.updates"):
         assert re.search(rf"\n +{re.escape(setting)} = \S", text)

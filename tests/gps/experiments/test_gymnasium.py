@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -51,8 +52,55 @@ def test_what_diverges_is_truncated_and_repeats_what_was_there_before():
     np.testing.assert_array_equal(observation, first)
 
 
+def test_gymnasium_makes_them_by_name():
+    one = gymnasium.make("gps/tiger-door")
+    many = gymnasium.make_vec("gps/tiger-door", num_envs=2, vectorization_mode="sync")
+    observation, _ = one.reset(seed=3)
+    observations, _ = many.reset(seed=[5, 3])
+    np.testing.assert_array_equal(observations[1], observation)
+    np.testing.assert_array_equal(observation, gymnasium_env("tiger-door").reset(seed=3)[0])
+    assert gymnasium.make("gps/reacher", horizon=7).unwrapped.task.horizon == 7
+
+
 def test_mistakes_are_named():
     with pytest.raises(RuntimeError, match="reacher: reset comes before the first step"):
         gymnasium_env("reacher").step(np.zeros(2))
     with pytest.raises(SettingsError, match="unknown task 'reachr'; did you mean 'reacher'"):
         gymnasium_env("reachr")
+
+
+@pytest.fixture
+def sb3():
+    """Stable-Baselines3, which needs torch and is installed where .ci/run says; one thread, as others are busy too."""
+    package = pytest.importorskip("stable_baselines3")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield package
+    torch.set_num_threads(threads)
+
+
+def test_stable_baselines_checks_our_tasks_and_learns_one(sb3):
+    """To listen first, which is the best that can be done without knowing where the tiger is."""
+    from stable_baselines3.common.env_checker import check_env as check_as_sb3
+
+    check_as_sb3(gymnasium_env("reacher", horizon=3))
+    env = gymnasium_env("tiger-door")
+    check_as_sb3(env)
+    model = sb3.PPO("MlpPolicy", env, n_steps=128, batch_size=128, learning_rate=0.01, seed=0, device="cpu")
+
+    def mean_return(episodes=40):
+        total = 0.0
+        for seed in range(episodes):
+            observation, _ = env.reset(seed=seed)
+            over = False
+            while not over:
+                action, _ = model.predict(observation, deterministic=True)
+                observation, reward, terminated, truncated, _ = env.step(action)
+                total, over = total + reward, terminated or truncated
+        return total / episodes
+
+    assert mean_return() < 0.7
+    model.learn(768)
+    assert mean_return() == pytest.approx(0.9)
