@@ -32,8 +32,9 @@ class MjxSimulator:
         self.substeps = substeps
         clipped = copy.deepcopy(model)
         clipped.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL  # `step` does, with a better derivative
-        self._mjx = mjx.put_model(clipped, impl="jax")
-        self._data = mjx.make_data(model, impl="jax")
+        own = jax.local_devices()[0]  # mjx would take the first of all processes
+        self._mjx = mjx.put_model(clipped, own, impl="jax")
+        self._data = mjx.make_data(model, own, impl="jax")
         self._low, self._high = map(jnp.asarray, control_range(model))
 
     def clip(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,51 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--out", help="the run's folder (default: runs/TASK-GUIDER-seedN)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     parser.add_argument("--trust", action="store_true", help=TRUST)
+    several = parser.add_argument_group("several processes", "each runs the same command; see docs/scaling.md")
+    several.add_argument("--processes", help='how many train the run; "auto": as Slurm or Open MPI has started them')
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--process", type=int, help="the number of this one, from 0")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Train; impossible combinations of settings are found before the run's folder is made."""
+    several = _processes(options)
+    if several is None:
+        return _train(options)
+    from gps.runs import processes
+
+    processes.join(*several)  # before a task is imported, which may compute something
+    with processes.orderly():
+        if processes.leads():
+            return _train(options)
+        from gps.runs.follow import follow
+
+        follow()
+        return 0
+
+
+def _processes(options: argparse.Namespace) -> tuple[int | None, str | None, int | None] | None:
+    """Their number, the coordinator and the number of this one, all None where a cluster says; None for one process.
+
+    Errors:
+        SettingsError where they do not fit together.
+    """
+    count, coordinator, process = options.processes, options.coordinator, options.process
+    if count in (None, "auto"):
+        if (coordinator, process) != (None, None):
+            raise SettingsError("--coordinator and --process belong to --processes N, with a number")
+        return None if count is None else (None, None, None)
+    if not (count.isdecimal() and int(count) > 1):
+        raise SettingsError(f'--processes must be a number from 2, or "auto", not {count}')
+    if coordinator is None or not re.fullmatch(r".+:[0-9]+", coordinator):
+        raise SettingsError(f"--processes {count} needs --coordinator HOST:PORT of process 0, not {coordinator}")
+    if process is None or not 0 <= process < int(count):
+        raise SettingsError(f"--processes {count} needs --process from 0 to {int(count) - 1}, not {process}")
+    return int(count), coordinator, process
+
+
+def _train(options: argparse.Namespace) -> int:
     from gps.experiments.experiment import Experiment
 
     asked = settings_of(options, "task", "guider", "engine", "seed", "iterations")

@@ -38,7 +38,7 @@ class RunSettings:
     guider: str = "badmm"  # likewise
     plant: PlantSettings = field(default_factory=PlantSettings)  # of model-based guiders
     engine: str = "auto"  # simulator: "mujoco" (C, all cores), "mjx" (on the device), or what fits the machine
-    devices: int = 1  # among which conditions or environments are shared evenly
+    devices: int = 1  # of all processes, among which conditions or environments are shared evenly
     seed: int = 0  # of all random numbers
     iterations: int = 12  # of the whole run
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
@@ -59,6 +59,14 @@ class RunSettings:
     def first_checkpoint(self) -> int:
         """Iterations before the first checkpoint."""
         return min(self.checkpoint_every, self.iterations)
+
+    def evaluates(self, i: int) -> bool:
+        """Whether the learner is evaluated after iteration i, counted from 0."""
+        return i + 1 == self.iterations or (i + 1) % self.evaluate_every == 0
+
+    def saves(self, i: int) -> bool:
+        """Whether a checkpoint is made after iteration i, counted from 0."""
+        return i + 1 == self.iterations or (i + 1) % self.checkpoint_every == 0
 
 
 @dataclass(frozen=True)

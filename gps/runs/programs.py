@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from gps.experiments.experiment import Experiment
 from gps.experiments.sizes import bytes_of, countable, largest_step, require_room
 from gps.guiders.guider import Guider, Metrics, iterate, summarize, update_keys
-from gps.runs.devices import mesh_of, shardings
+from gps.runs.devices import everywhere, mesh_of, shardings
 from gps.runs.evaluate import Episodes, Evaluation, evaluate, evaluate_episodes
+from gps.runs.processes import in_step, several
 from gps.tasks.control_task import is_control
 from gps.tasks.task import require_working
 
@@ -48,7 +49,7 @@ class Programs:
     """A guider's compiled programs; built once, called in every iteration.
 
     Args:
-        devices: among which its batch is shared; see `gps.runs.devices`.
+        devices: among which its batch is shared; see `gps.runs.devices`, and `gps.runs.processes`.
 
     Errors:
         SettingsError where there are not so many, or the batch can not be shared so.
@@ -57,12 +58,20 @@ class Programs:
     def __init__(self, guider: Guider, devices: int = 1):
         task = guider.task
         self.guider = guider
-        self._shardings = shardings(guider, mesh_of(guider, devices)) if devices > 1 else None
-        placed = None if self._shardings is None else (self._shardings, None)
+        placed = whole = None
+        if devices > 1 or several():
+            mesh = mesh_of(guider, devices)
+            whole = everywhere(mesh)
+            placed = (shardings(guider, mesh), whole)
+        self._placed = placed
         self.collect = jax.jit(guider.collect)
-        self._gather = getattr(guider, "gather", lambda state, key: (self.collect(state, key), {}))
+        self._collect = in_step(self.collect)
+        self._gather = getattr(guider, "gather", lambda state, key: (self._collect(state, key), {}))
         self.update = jax.jit(guider.update, out_shardings=placed)
+        self._update = in_step(self.update)
         self.whole = jax.jit(functools.partial(iterate, guider), out_shardings=placed)
+        self._whole = in_step(self.whole)
+        self._on_host = in_step(jax.jit(lambda state: state, out_shardings=whole))
         if is_control(task):
             self._contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
             self._evaluate = jax.jit(functools.partial(evaluate, task))
@@ -90,23 +99,42 @@ class Programs:
 
     def place(self, state: Any) -> Any:
         """The state on the devices where iterations take it."""
-        return state if self._shardings is None else jax.device_put(state, self._shardings)
+        if self._placed is None:
+            return state
+        if not several():
+            return jax.device_put(state, self._placed[0])
+
+        def put(leaf: Any, sharding: Any) -> Any:
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
+
+        return jax.tree.map(put, state, self._placed[0])
+
+    def on_host(self, state: Any) -> Any:
+        """The state where this process alone can read it: of several processes, all call this."""
+        return jax.device_get(self._on_host(state)) if several() else state
 
     def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
-        """One iteration.
+        """One iteration, to its end; metrics are numpy's.
 
         Errors:
-            DivergedError where the guider can not learn from what was collected; PlantError where a plant failed;
-            TaskError where the environment did.
+            DivergedError where the guider can not learn from what was collected, or has learnt nothing; PlantError
+            where a plant failed, TaskError where an environment on the host did; PartedError where another process of
+            the run has ended.
         """
+        after, metrics = jax.block_until_ready(self._iterate(state, key))
+        metrics = jax.device_get(metrics)
+        self.guider.judge(metrics)
+        return after, metrics
+
+    def _iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
         if self.guider.fused:
-            return self.whole(state, key)
+            return self._whole(state, key)
         rows = []
         for collecting, updating in update_keys(self.guider, key):
             samples, noted = self._gather(state, collecting)
             self._require_working(samples)
             self.guider.check(samples)
-            state, metrics = self.update(state, samples, updating)
+            state, metrics = self._update(state, samples, updating)
             rows.append(metrics | noted)
         return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
 

@@ -17,7 +17,7 @@ from dynamics.plant import PlantError
 from gps.columns import Column, count, short
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError, Guider
-from gps.runs import integrity
+from gps.runs import integrity, processes
 from gps.runs.best import Best, Saved, standing
 from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
@@ -36,6 +36,8 @@ def train(
 ) -> dict[str, Any]:
     """Run a folder's experiment from its last whole checkpoint, or from the start, to its end.
 
+    Of several processes (`gps.runs.processes`) the first one calls this, and the others `gps.runs.follow.follow`.
+
     Args:
         folder: made by `RunFolder.create`, or opened.
         quiet: show no progress.
@@ -52,12 +54,14 @@ def train(
         when nothing can be learned from an iteration (see `Guider.check` and `Guider.judge`; for each of the three a
         checkpoint of the state before the iteration is saved first), SettingsError where it asks for event files that
         nothing can write, CheckpointError when there are checkpoints but none is whole, RunError when another process
-        trains this run or when rows of its metrics or all its checkpoints were lost. The last three leave the run as
-        it is.
+        trains this run or when rows of its metrics or all its checkpoints were lost, PartedError where one of several
+        processes has ended. The last four leave the run as it is.
     """
     require_writer(folder.experiment)
     with folder.locked():
-        return _train(folder, quiet, started, programs)
+        summary = _train(folder, quiet, started, programs)
+        processes.meet()  # none leaves before all has been written
+        return summary
 
 
 def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Programs | None) -> dict[str, Any]:
@@ -67,16 +71,21 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
     guider, run = programs.guider, experiment.run
     root = jax.random.key(run.seed)
     beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
-    begun = _begun(folder, guider, beginning)
-    first, state, best, rows = begun.first, programs.place(begun.state), begun.best, folder.read_metrics()
+    begun = _begun(folder, programs, beginning)
+    first, state, best, rows = begun.first, begun.state, begun.best, folder.read_metrics()
     began_at = time.time() if started is None else started
 
     def clock() -> float:
         return begun.seconds + time.time() - began_at
 
-    def save(step: int) -> None:
+    def save(step: int, state: Any) -> None:
         meta = integrity.meta_of(folder, clock(), best.iteration)
         folder.checkpoints.save(step, Saved(state, best.policy), meta)
+
+    def save_before(i: int) -> None:
+        on_host = programs.on_host(state)
+        if i not in folder.checkpoints.steps():
+            save(i, on_host)
 
     stream = io.StringIO() if quiet else None
     shown = Progress(run.iterations, title_of(experiment), columns_of(guider), stream, done=first)
@@ -86,30 +95,26 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
             progress.note(note)
         for i in range(first, run.iterations):
             began = time.perf_counter()
-            with _saved_first(folder, i, save):
-                after, metrics = jax.block_until_ready(programs.iterate(state, jax.random.fold_in(iterating, i)))
-                metrics = jax.device_get(metrics)
-                guider.judge(metrics)
-            state = after
-            row = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
-            row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first}
-            row |= metrics
-            last = i + 1 == run.iterations
-            if last or (i + 1) % run.evaluate_every == 0:
-                policy = guider.policy(state)
+            with _saved_first(folder, i, save_before):
+                state, metrics = programs.iterate(state, jax.random.fold_in(iterating, i))
+            row: dict[str, Any] = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
+            row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first, **metrics}
+            on_host = programs.on_host(state) if run.evaluates(i) or run.saves(i) else None
+            if run.evaluates(i):
+                policy = guider.policy(on_host)
                 row |= programs.evaluate(policy, evaluating).scores(guider.task)
                 best = best.or_better(row, policy, guider.task)
                 row["best_iteration"] = best.iteration
             row["seconds"] = clock()
             # metrics before the checkpoint: a kill between the two repeats the iteration, and loses no row
             folder.append_metrics(row)
-            if last or (i + 1) % run.checkpoint_every == 0:
-                save(i + 1)
+            if run.saves(i):
+                save(i + 1, on_host)
             log(row)
             progress.update(row)
             for warning in warnings.after(row):
                 progress.note(warning)
-    return finish(folder, experiment, programs, guider, state, clock)
+    return finish(folder, experiment, programs, guider, programs.on_host(state), clock)
 
 
 @dataclass(frozen=True)
@@ -117,26 +122,30 @@ class _Begun:
     """Where a run begins, or goes on."""
 
     first: int  # iteration, counted from 0
-    state: Any
+    state: Any  # where iterations take it
     best: Best
     seconds: float  # that were spent before
     notes: tuple[str, ...]  # for the user
 
 
-def _begun(folder: RunFolder, guider: Guider, key: PRNGKeyArray) -> _Begun:
-    """From the last whole checkpoint, whose later rows of metrics are dropped, or with a fresh state."""
-    run = folder.experiment.run
+def _begun(folder: RunFolder, programs: Programs, key: PRNGKeyArray) -> _Begun:
+    """From the last whole checkpoint, whose later rows of metrics are dropped, or with a fresh state; other processes
+    of the run are told.
+    """
+    guider, run = programs.guider, folder.experiment.run
     restored, notes = restore(folder, guider)
     folder.sweep()
     folder.rewind_metrics(restored.step if restored else 0)
+    processes.welcome({"settings": folder.settings, "first": restored.step if restored else 0})
     if restored is None:
-        state = with_teacher(jax.jit(guider.init)(key), folder.experiment, guider)
-        return _Begun(0, state, Best(guider.policy(state)), 0.0, ())
+        state = processes.shared(with_teacher(jax.jit(guider.init)(key), folder.experiment, guider))
+        return _Begun(0, programs.place(state), Best(guider.policy(state)), 0.0, ())
     saved, i = restored.state, restored.meta["best_iteration"]
     its = () if i is None else standing(folder.read_metrics()[i], guider.task)
     damages = (f"damaged checkpoint passed over: {damage}" for damage in restored.skipped)
     notes = (*notes, *damages, f"resumed after iteration {restored.step} of {run.iterations}")
-    return _Begun(restored.step, saved.state, Best(saved.best, i, its), restored.meta["seconds"], notes)
+    state = programs.place(processes.shared(saved.state))
+    return _Begun(restored.step, state, Best(saved.best, i, its), restored.meta["seconds"], notes)
 
 
 @contextmanager
@@ -145,8 +154,7 @@ def _saved_first(folder: RunFolder, i: int, save: Callable[[int], None]) -> Iter
     try:
         yield
     except (DivergedError, PlantError, TaskError) as error:
-        if i not in folder.checkpoints.steps():
-            save(i)
+        save(i)
         if isinstance(error, PlantError):
             raise PlantError(f"{error}; {folder.path} is saved: gps train --resume goes on") from error
         raise

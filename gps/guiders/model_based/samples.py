@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from controllers.types import LinearGaussian
@@ -165,7 +165,8 @@ def without_diverged(episodes: Tree, weights: Float[Array, "M N"]) -> Tree:
 
 def check(samples: Samples) -> None:
     """Raise `DivergedError` if all samples of some condition diverged."""
-    lost = [i for i, sound in enumerate(np.asarray(samples.weights).sum(axis=1)) if sound == 0]
+    weights = multihost_utils.process_allgather(samples.weights, tiled=True)  # of several processes each has a part
+    lost = [i for i, sound in enumerate(weights.sum(axis=1)) if sound == 0]
     if lost:
         raise DivergedError(
             f"all {samples.weights.shape[1]} samples of condition(s) {lost} diverged (a state or an observation was "

@@ -11,7 +11,7 @@ from support.folders import contents
 from support.tiny import OPTIONS, TRAIN
 
 from gps.guiders.model_based.scaffold import ModelBased
-from gps.runs import finish
+from gps.runs import finish, processes
 from gps.runs.folder import RunFolder
 
 
@@ -260,3 +260,26 @@ def test_an_interrupted_run_says_how_to_go_on(said, finished, without_times, mon
     assert RunFolder.open("stopped").checkpoints.steps() == [1, 2]
     assert said(*TRAIN, "--out", "stopped", "--resume")[0] == 0
     assert without_times(Path("stopped")) == without_times(finished)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--process", "1"], "--coordinator and --process belong to --processes N"),
+        (["--processes", "auto", "--coordinator", "host:1"], "--coordinator and --process belong to --processes N"),
+        (["--processes", "1"], '--processes must be a number from 2, or "auto", not 1'),
+        (["--processes", "two"], '--processes must be a number from 2, or "auto", not two'),
+        (["--processes", "2"], "--processes 2 needs --coordinator HOST:PORT of process 0, not None"),
+        (["--processes", "2", "--coordinator", "host"], "--coordinator HOST:PORT of process 0, not host"),
+        (["--processes", "2", "--coordinator", "host:1"], "--processes 2 needs --process from 0 to 1, not None"),
+        (
+            ["--processes", "2", "--coordinator", "host:1", "--process", "2"],
+            "--processes 2 needs --process from 0 to 1, not 2",
+        ),
+    ],
+)
+def test_options_of_several_processes_that_do_not_fit_together_are_errors(options, message, said, monkeypatch):
+    monkeypatch.setattr(processes, "join", lambda *_: pytest.fail("joined"))
+    status, out, errors = said("train", "tiger-door", *options)
+    assert (status, out) == (2, [])
+    assert message in errors[0]
