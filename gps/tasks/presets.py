@@ -91,6 +91,25 @@ MAZE: Tables = {
 }
 
 
+FLIGHT: Tables = {
+    "run": {"iterations": 32, "evaluate_every": 8, "checkpoint_every": 16},
+    "guider": {
+        "learner": {"network": {"hidden": [64, 64], "vision": {"encoder": "strided"}}},
+        "ppo": {
+            "environments": 256,
+            "unroll": 64,
+            "updates": 4,
+            "minibatches": 8,
+            "learning_rate": 7e-4,
+            "entropy": 3e-3,
+            "reward_scale": 0.2,
+        },
+        "sitt": {"price": 0.1},
+        "teacher": {"updates": 96},
+    },
+}
+
+
 def locomotion(
     reward_scale: float = 1.0, discount: float = 0.99, delta: float = 0.1, follow: float = 2.0, entropy: float = 0.01
 ) -> Tables:

@@ -26,6 +26,7 @@ from gps.guiders.model_free.networks import GuiderPolicy, Networks
 from gps.guiders.model_free.plan import ALIGN, TEACHER_FIRST, Plan, paired_count, plan_of, window_length
 from gps.guiders.model_free.rewards import follow_success, paid
 from gps.guiders.model_free.settings import SETTINGS
+from gps.guiders.model_free.sight import Sight
 from gps.guiders.model_free.state import ModelFreeState, Teacher
 from gps.guiders.model_free.unroll import Running, Unroll, collect
 from gps.pytrees import bare, keyed
@@ -93,6 +94,9 @@ class ModelFree:
         self.window = window_length(settings.learner.network.memory, ppo)
         # environments whose steps the learner sees
         self.paired = paired_count(settings.sitt, ppo, self.window) if method.aligns else ppo.environments
+        every = not method.aligns or settings.sitt.against == "learner"  # the learner is run on each step
+        looking = any(self.networks.form(critic).eyes for critic in method.critics)
+        self.sight = Sight(task, ppo.environments if every else self.paired, looking)
         self._losses = (*(TEACHER_FIRST.losses * self.trains_teacher), *self.plan.losses)
         self.minimiser = Minimiser(Objective(self.networks, settings))
 
@@ -104,7 +108,7 @@ class ModelFree:
         params = self.networks.start(learner, critics)
         if self.method.backtracks:
             params = self.networks.backtracked(params)
-        states = jax.vmap(self.task.reset)(jax.random.split(starting, count))
+        states = jax.vmap(self.sight.stepped.reset)(jax.random.split(starting, count))
         memories = self.networks.start_memories(count)
         return ModelFreeState(
             params=params,
@@ -119,11 +123,11 @@ class ModelFree:
     def collect(self, state: ModelFreeState, key: PRNGKeyArray) -> tuple[Running, Unroll]:
         """Unroll whoever acts in every environment."""
         ppo = self.settings.ppo
-        reset = jax.eval_shape(jax.vmap(self.task.reset), jax.random.split(jax.random.key(0), ppo.environments))
+        reset = jax.eval_shape(jax.vmap(self.sight.stepped.reset), jax.random.split(jax.random.key(0), ppo.environments))
         running = dataclasses.replace(state.running, states=keyed(state.running.states, reset))
         acting, who = self._acting(state)
         policy = (state.params, state.normalizers)
-        after, unroll = collect(self.task, self.networks, acting, who, policy, running, key, ppo.unroll)
+        after, unroll = collect(self.sight, self.networks, acting, who, policy, running, key, ppo.unroll)
         return dataclasses.replace(after, states=bare(after.states), memories=state.running.memories), unroll
 
     def check(self, samples: tuple[Running, Unroll]) -> None:

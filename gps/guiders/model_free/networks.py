@@ -3,10 +3,14 @@
 A guider's network is the learner's with side inputs (privileged, 1): one network can be both, and of two networks the
 guider can be made to start exactly where the learner is. Guider and learner have a running normalisation each. A proxy
 has the form of a guider. Guider, learner and proxy can have one head, which is among the parameters of the guider.
+
+Of a task that can be stepped without images (`blind`, see `gps.tasks.task.Environment`) guiders with networks of their
+own see no images, and neither do critics that see what they see.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +44,7 @@ class Networks:
     policy: Network
     critic: Network
     one_head: bool = False  # learner and proxy act by the guider's head
+    unseen: int = 0  # pixels at the end of what the learner sees that guiders do not see
 
     @classmethod
     def make(
@@ -47,6 +52,7 @@ class Networks:
     ) -> Networks:
         """For a task; errors as in `choose_distribution`."""
         distribution, image = choose_distribution(settings.distribution, task), image_shape(task)
+        own = not (shared or method.backtracks)  # of guiders: networks that are never the learner's
         return cls(
             method,
             shared,
@@ -56,6 +62,7 @@ class Networks:
             make_network(settings, distribution.outputs, distribution.free, image=image),
             make_network(settings, 1, head_scale=1.0, image=image),
             one_head,
+            math.prod(image) if image and own and hasattr(task, "blind") else 0,
         )
 
     @property
@@ -73,20 +80,25 @@ class Networks:
         params = {}
         for name in self.method.policies:  # the guider first: with one network, its parameters are the learner's too
             side = self.privileged + 1 if name in _SEE_ALL else 0
-            own = self.policy.start(learner, self.observed, side)
+            own = self.form(name).start(learner, self.observed - (self.unseen if side else 0), side)
             params.setdefault(self.owner(name), self.policy.without_head(own) if self._borrows(name) else own)
         for name in self.method.critics:
             key, own = jax.random.split(key)
-            params[name] = self.critic.start(own, self._size(self.viewer(name)))
+            params[name] = self.form(name).start(own, self._size(self.viewer(name)))
         return params
 
     def start_normalizers(self) -> dict[str, Normalizer]:
         """Before anything was seen."""
-        return {viewer: self.policy.start_normalizer(self._size(viewer)) for viewer in ("guider", "learner")}
+        return {viewer: self.form(viewer).start_normalizer(self._size(viewer)) for viewer in ("guider", "learner")}
 
     def start_memories(self, count: int) -> dict[str, Float[Array, "N H"]]:
         """Of every policy and critic, for `count` environments."""
         return {name: jnp.zeros((count, self.policy.memory)) for name in self.names}
+
+    def form(self, name: str) -> Network:
+        """The network of a policy or critic."""
+        network = self.critic if name in self.method.critics else self.policy
+        return network.clone(eyes=None) if self.unseen and self.viewer(name) == "guider" else network
 
     def viewer(self, name: str) -> str:
         """Whose observations a policy or critic sees: the guider's or the learner's."""
@@ -103,7 +115,8 @@ class Networks:
 
     def everything(self, obs: Observations) -> Array:
         """[privileged, observation]: what a guider sees."""
-        return jnp.concatenate([obs["privileged_state"], obs["state"]], axis=-1)
+        seen = obs["state"][..., : self.observed - self.unseen]
+        return jnp.concatenate([obs["privileged_state"], seen], axis=-1)
 
     def run(
         self,
@@ -138,7 +151,7 @@ class Networks:
     ) -> dict[str, Float[Array, "L B f"]]:
         """The features of policies, as `run` makes outputs of them."""
         return {
-            name: self.policy.encode(self._own(params, name), memories[name], *self._inputs(name, seen, first))[1]
+            name: self.form(name).encode(self._own(params, name), memories[name], *self._inputs(name, seen, first))[1]
             for name in names
         }
 
@@ -148,9 +161,9 @@ class Networks:
 
     def _run(self, params: Parameters, name: str, h: Array, seen: dict[str, Array], first: Array):
         if name in self.method.critics:
-            hs, values = self.critic.run(params[name], h, seen[self.viewer(name)], first)
+            hs, values = self.form(name).run(params[name], h, seen[self.viewer(name)], first)
             return hs, values[..., 0]
-        return self.policy.run(self._own(params, name), h, *self._inputs(name, seen, first))
+        return self.form(name).run(self._own(params, name), h, *self._inputs(name, seen, first))
 
     def _own(self, params: Parameters, name: str) -> Any:
         """All parameters of a policy. No gradient passes from who borrows the guider's head to it."""
@@ -205,7 +218,7 @@ class Networks:
         return "policy" if self.shared and name in ("guider", "learner") else name
 
     def _size(self, viewer: str) -> int:
-        return self.observed + (self.privileged if viewer == "guider" else 0)
+        return self.observed + (self.privileged - self.unseen if viewer == "guider" else 0)
 
 
 @jax.tree_util.register_dataclass
@@ -229,6 +242,7 @@ class GuiderPolicy:
         self, memory: Float[Array, " H"], o: Float[Array, " n"], noise: Float[Array, " n"]
     ) -> tuple[Float[Array, " H"], Array]:
         """What it remembers after a step, and the environment's action."""
+        o = o[: self.normalizer.mean.size] if self.networks.unseen else o
         seen, first = {"guider": self.normalizer(o)[None, None]}, jnp.zeros((1, 1), bool)
         memories, z = self.networks.run(self.params, ("guider",), {"guider": memory[None]}, seen, first)["guider"]
         distribution = self.networks.distribution

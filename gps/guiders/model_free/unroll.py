@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from gps.guiders.model_free.networks import Networks, Observations
+from gps.guiders.model_free.sight import Sight
 from gps.pytrees import select
-from gps.tasks.task import Environment, State, diverged, observed
+from gps.tasks.task import State, diverged, observed, reported
+
+TOLD = ("novel", "success")  # metrics of tasks that mean something in training
 
 
 @jax.tree_util.register_dataclass
@@ -44,7 +47,8 @@ class Unroll:
     truncated: Bool[Array, "L N"]  # done by the time limit alone
     returned: Float[Array, "L N"]  # return of the episode that ended with this step, NaN where none did
     diverged: Bool[Array, "L N"]
-    told: dict[str, Float[Array, "L N"]]  # metrics "novel" and "success" of the state after it, of tasks that have them
+    # Metrics of the state after it: "novel" and "success", of tasks that have them, and those that the task reports.
+    told: dict[str, Float[Array, "L N"]]
 
     def losses(self, before: Array) -> dict[str, Array]:
         """Metrics: how many steps diverged, and in which environment and at which step of it the first did, or NaN.
@@ -62,7 +66,7 @@ class Unroll:
 
 
 def collect(
-    task: Environment,
+    sight: Sight,
     networks: Networks,
     acting: tuple[str, ...],
     who: Array,
@@ -86,12 +90,13 @@ def collect(
     # each draw is a program of its own, and compiles twice as long where it is not flat
     keys = jax.random.split(key, 1 + length * count)
     noise = networks.distribution.noise(keys[0], (length * count,)).reshape(length, count, -1)
-    reset, step = jax.vmap(task.reset), jax.vmap(task.step)
+    reset, step = jax.vmap(sight.stepped.reset), jax.vmap(sight.stepped.step)
+    names = (*TOLD, *reported(sight.task))
 
     def turn(carry: Running, inputs):
         noise, keys = inputs
         known = jax.vmap(observed)(carry.states)
-        obs = {name: jnp.where(known[:, None], o, 0.0) for name, o in carry.states.obs.items()}
+        obs = {name: jnp.where(known[:, None], o, 0.0) for name, o in sight.before_steps(carry.states).items()}
         seen = jax.tree.map(lambda x: x[None], networks.normalized(normalizers, obs))
         ran = networks.run(params, acting, carry.memories, seen, carry.first[None])
         z: Array = ran[acting[0]][1][0]
@@ -105,8 +110,8 @@ def collect(
         done = (after.done > 0) | ~sound
         reward = jnp.where(sound, after.reward, 0.0)
         returns = carry.returns + reward
-        final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), after.obs)
-        told = {name: after.metrics[name] for name in ("novel", "success") if name in after.metrics}
+        final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), sight.after_steps(after))
+        told = {name: after.metrics[name] for name in names if name in after.metrics}
 
         unroll = Unroll(
             obs=obs,
@@ -120,7 +125,7 @@ def collect(
             truncated=done & sound & (after.info["truncation"] > 0),
             returned=jnp.where(done, returns, jnp.nan),
             diverged=~sound,
-            told={name: jnp.where(sound, value, 0.0) for name, value in told.items()},
+            told={name: jnp.where(sound, value, 0.0 if name in TOLD else jnp.nan) for name, value in told.items()},
         )
         states = jax.lax.cond(done.any(), lambda: select(done, reset(keys), after), lambda: after)
         return Running(states, done, jnp.where(done, 0.0, returns), memories), unroll

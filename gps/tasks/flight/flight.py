@@ -1,0 +1,199 @@
+"""`flight`: a quadrotor flies through a hall of random obstacles, which its learner sees by a depth camera alone.
+
+Who knows all obstacles around may fly in any direction, wherever the camera looks: nothing in the reward asks for
+that. Who sees has to look where it flies.
+
+Source:
+    Messikommer, Xing, Aljalbout, Scaramuzza, "Student-informed teacher training", ICLR 2025, arXiv 2412.09149, have
+    such a task; its numbers are not published, and those here are our own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dynamics import rays
+from gps.settings import check_at_least, check_positive
+from gps.tasks.flight.course import BESIDE, CEILING, COUNT, HIGH, LENGTH, LOW, Course, draw
+from gps.tasks.flight.quadrotor import GRAVITY, Body, facing, fly
+from gps.tasks.task import ActionSpace, State
+
+RATES = (3.0, 3.0, 2.0)  # rad/s, of roll, pitch and yaw at an action of 1
+THRUST = 0.6  # by which an action of 1 is above the thrust that hovers, and one of -1 below it, as a share of that
+OWN = 12  # numbers of what the learner knows of itself
+EACH = 5  # numbers of what the guider knows of an obstacle
+_MOVING = 0.5  # m/s, above which the direction of flight says something
+
+
+@dataclass(frozen=True)
+class FlightSettings:
+    """The flight, what it pays, and what is seen."""
+
+    dt: float = 0.08  # s, of a step
+    limit: int = 100  # steps, after which an episode is truncated
+    drag: float = 0.3  # 1/s
+    radius: float = 0.2  # m, of the quadrotor: what is nearer than that is hit
+    reached: float = 0.7  # m, horizontal distance to the goal within which it counts as reached
+    speed: float = 3.0  # m/s, progress that is faster is not paid
+    goal: float = 5.0  # reward at the goal; a metre of progress is 1
+    hit: float = 5.0  # taken from the reward of a step that hits something
+    rates: float = 0.02  # cost of a step of full roll or pitch rate; yaw is free
+    nearest: int = 6  # obstacles that the guider knows
+    height: int = 24  # pixels
+    width: int = 24  # pixels
+    view: float = 90.0  # degrees, that the image's width takes
+    far: float = 6.0  # m; what is deeper is seen as that deep
+
+    def __post_init__(self):
+        check_positive(self, "dt", "radius", "reached", "speed", "far", "view")
+        check_at_least(self, 0, "drag", "goal", "hit", "rates")
+        check_at_least(self, 1, "limit", "nearest")
+        check_at_least(self, 4, "height", "width")
+        if self.nearest > COUNT:
+            raise ValueError(f"nearest must be at most {COUNT}, as there are so many obstacles, not {self.nearest}")
+        if not self.view < 180:
+            raise ValueError(f"view must be below 180 degrees, not {self.view}")
+
+
+class BlindFlight:
+    """See `Environment`: the flight without its camera.
+
+    Actions: thrust, roll rate, pitch rate and yaw rate, as shares of `THRUST` and `RATES`. Reward: metres of progress to
+    the goal, `settings.goal` there, minus `settings.hit` for a hit, minus the cost of roll and pitch rates. Goal and
+    hit end the episode; a hit is what comes within `radius` of an obstacle, a wall, floor or ceiling, or is toppled.
+
+    In the frame of the heading (x horizontal in the direction in which the camera looks, z up), with lengths in units of
+    `LENGTH` (goal) or of 3 m, and velocities in units of 3 m/s:
+
+    obs["state"] (12): offset to the goal (2), y, height above 1.5 m, cosine and sine of the heading in the hall's
+    frame, velocity (3), body z (3). obs["privileged_state"] (5 each): of the nearest obstacles, the nearest first,
+    offset to the middle (2), to the nearest point of the surface (2), and the mean half width.
+    Metrics: "success", the goal is reached; "angle", in degrees between heading and horizontal velocity, NaN below
+    0.5 m/s.
+    """
+
+    calls_host = False
+    actions = ActionSpace(4)
+    observation_size = OWN
+    reported = ("angle",)
+
+    def __init__(self, settings: FlightSettings, name: str = "flight"):
+        self.name = name
+        self.settings = settings
+        self.horizon = settings.limit
+        self.privileged_size = EACH * settings.nearest
+
+    def reset(self, key: PRNGKeyArray) -> State:
+        """Draw a course, and begin at rest, looking anywhere."""
+        course, beside, angle = jax.random.split(key, 3)
+        y = BESIDE * jax.random.uniform(beside, minval=-1.0)
+        place = jnp.stack([jnp.zeros(()), y, jnp.asarray(CEILING / 2)])
+        return self.start(draw(course), facing(place, np.pi * jax.random.uniform(angle, minval=-1.0)))
+
+    def start(self, course: Course, body: Body) -> State:
+        """Begin an episode there."""
+        data = {"course": course, "body": body, "t": jnp.zeros((), jnp.int32)}
+        zero = jnp.zeros(())
+        metrics = {"success": zero, "angle": jnp.full((), jnp.nan)}
+        return State(data, self._observe(data), zero, zero, metrics, {"truncation": zero})
+
+    def step(self, state: State, action: Float[Array, "4"]) -> State:
+        """Fly for `dt`."""
+        own, course, t = self.settings, state.data["course"], state.data["t"] + 1
+        action = jnp.clip(action, -1.0, 1.0)
+        thrust, rates = GRAVITY * (1 + THRUST * action[0]), jnp.asarray(RATES) * action[1:]
+        body = fly(state.data["body"], thrust, rates, own.dt, own.drag)
+        before, distance = (jnp.linalg.norm(course.goal - at.place[:2]) for at in (state.data["body"], body))
+        most = own.speed * own.dt
+        hit = self._hits(course, body)
+        there = (distance < own.reached) & ~hit
+        reward = jnp.clip(before - distance, -most, most) - own.rates * (action[1] ** 2 + action[2] ** 2)
+        reward = reward + jnp.where(there, own.goal, 0.0) - jnp.where(hit, own.hit, 0.0)
+        data = {"course": course, "body": body, "t": t}
+        over, late = there | hit, t >= own.limit
+        metrics = {"success": there.astype(float), "angle": _angle(body)}
+        ends = {"truncation": (late & ~over).astype(float)}
+        return State(data, self._observe(data), reward, (over | late).astype(float), metrics, ends)
+
+    def _hits(self, course: Course, body: Body) -> Array:
+        low, high = jnp.array([*LOW, 0.0]) + self.settings.radius, jnp.array([*HIGH, CEILING]) - self.settings.radius
+        outside = ((body.place < low) | (body.place > high)).any()
+        toppled = body.turn[2, 2] < 0
+        return (course.nearest(body.place[:2])[1] < self.settings.radius).any() | outside | toppled
+
+    def _observe(self, data: dict[str, Any]) -> dict[str, Array]:
+        body, course = data["body"], data["course"]
+        c, s = body.heading
+        seen = lambda v: jnp.stack([c * v[..., 0] + s * v[..., 1], c * v[..., 1] - s * v[..., 0]], axis=-1)  # noqa: E731
+        place, up, velocity = body.place, body.turn[:, 2], body.velocity
+        own = [
+            seen(course.goal - place[:2]) / LENGTH,
+            jnp.stack([place[1] / 3.0, place[2] - CEILING / 2, c, s]),
+            jnp.append(seen(velocity), velocity[2]) / 3.0,
+            jnp.append(seen(up), up[2]),
+        ]
+        surface, gap = course.nearest(place[:2])
+        order = jnp.argsort(gap)[: self.settings.nearest]
+        known = [seen(course.middles - place[:2]) / 3.0, seen(surface) / 3.0, course.sizes.mean(-1, keepdims=True)]
+        obstacles = jnp.concatenate(known, axis=-1)[order]
+        return {"state": jnp.concatenate(own), "privileged_state": obstacles.reshape(-1)}
+
+
+class Flight:
+    """The flight, whose learner sees depth by a camera at the body that looks along its x; see `BlindFlight`.
+
+    obs["state"] ends with the image, in shares of `far`, flattened. `blind` is the same without `look`.
+    """
+
+    calls_host = False
+    actions = BlindFlight.actions
+    reported = BlindFlight.reported
+
+    def __init__(self, settings: FlightSettings, name: str = "flight"):
+        self.name = name
+        self.settings = settings
+        self.blind = BlindFlight(settings, name)
+        self.horizon = self.blind.horizon
+        self.privileged_size = self.blind.privileged_size
+        self.image_shape = (settings.height, settings.width, 1)
+        self.observation_size = OWN + settings.height * settings.width
+        across = np.tan(np.deg2rad(settings.view) / 2)
+        fovy = 2 * np.rad2deg(np.arctan(across * settings.height / settings.width))
+        self._pixels = rays.pixels(settings.height, settings.width, float(fovy))
+
+    def look(self, state: State) -> Float[Array, "H W 1"]:
+        """What the camera sees in a state."""
+        body, far = state.data["body"], self.settings.far
+        turn = jnp.stack([-body.turn[:, 1], body.turn[:, 2], -body.turn[:, 0]], axis=1)  # right, up, backwards
+        depth, *_ = rays.cast(state.data["course"].scene(), body.place, turn, self._pixels, far)
+        return depth[..., None] / far
+
+    def reset(self, key: PRNGKeyArray) -> State:
+        """Draw a course, and begin at rest, looking anywhere."""
+        return self._looking(self.blind.reset(key))
+
+    def start(self, course: Course, body: Body) -> State:
+        """Begin an episode there."""
+        return self._looking(self.blind.start(course, body))
+
+    def step(self, state: State, action: Float[Array, "4"]) -> State:
+        """Fly for `dt`."""
+        return self._looking(self.blind.step(state, action))
+
+    def _looking(self, state: State) -> State:
+        seen = jnp.concatenate([state.obs["state"], self.look(state).reshape(-1)])
+        return dataclasses.replace(state, obs={**state.obs, "state": seen})
+
+
+def _angle(body: Body) -> Array:
+    velocity = body.velocity[:2]
+    speed = jnp.linalg.norm(velocity)
+    along = velocity @ body.heading / jnp.maximum(speed, 1e-6)
+    return jnp.where(speed > _MOVING, jnp.rad2deg(jnp.arccos(jnp.clip(along, -1.0, 1.0))), jnp.nan)
