@@ -1,7 +1,7 @@
 """A hall with pillars and boxes between a start and a goal, drawn at random.
 
-The hall is 13 m long and 7 m wide, x along it and y to the left. Obstacles stand in a grid of 4 x 3 cells from x = 2 to
-8 m, one in each; all of them reach from the floor to the ceiling, so that the way between them is a matter of x and y.
+The hall is 13 m long and 7 m wide, x along it and y to the left. Obstacles stand in a grid of 3 x 3 cells from x = 2.5
+to 7.5 m, one in each; all of them reach from the floor to the ceiling, so that the way between them is a matter of x and y.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ CEILING = 3.0  # m
 LOW, HIGH = (-1.5, -3.5), (11.5, 3.5)  # corners of the hall, x and y, m
 LENGTH = 10.0  # m, from start to goal along x
 BESIDE = 2.0  # m, most of y at start and goal
-PILLARS, BOXES = 6, 6
+PILLARS, BOXES = 5, 4
 COUNT = PILLARS + BOXES
-ROWS, ACROSS = (2.0, 4.0, 6.0, 8.0), (-2.0, 0.0, 2.0)  # m, middles of the grid's cells in x and y
+ROWS, ACROSS = (2.5, 5.0, 7.5), (-2.0, 0.0, 2.0)  # m, middles of the grid's cells in x and y
 SHIFT = 1.0  # m, most by which a row is shifted in y
 JITTER = 0.3  # m, most by which an obstacle is off the middle of its cell, in x and in y
-RADII = (0.2, 0.45)  # m, of pillars
-HALVES = (0.15, 0.32)  # m, half lengths of boxes; their corners are no further out than the widest pillar
+RADII = (0.15, 0.35)  # m, of pillars
+HALVES = (0.1, 0.25)  # m, half lengths of boxes; their corners are no further out than the widest pillar
 
 
 @jax.tree_util.register_dataclass
@@ -33,12 +33,12 @@ HALVES = (0.15, 0.32)  # m, half lengths of boxes; their corners are no further 
 class Course:
     """The obstacles, pillars first, and the goal."""
 
-    middles: Float[Array, "12 2"]  # m
-    sizes: Float[Array, "12 2"]  # m: the radius twice, or half lengths
-    angles: Float[Array, "12"]  # rad, by which boxes are turned around z; 0 for pillars
+    middles: Float[Array, "9 2"]  # m
+    sizes: Float[Array, "9 2"]  # m: the radius twice, or half lengths
+    angles: Float[Array, "9"]  # rad, by which boxes are turned around z; 0 for pillars
     goal: Float[Array, "2"]  # m
 
-    def nearest(self, place: Float[Array, "2"]) -> tuple[Float[Array, "12 2"], Float[Array, "12"]]:
+    def nearest(self, place: Float[Array, "2"]) -> tuple[Float[Array, "9 2"], Float[Array, "9"]]:
         """From a place to the nearest point of each obstacle's surface, and the distance to it; negative inside."""
         offset = self.middles - place
         far = jnp.linalg.norm(offset[:PILLARS], axis=-1)

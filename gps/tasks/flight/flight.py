@@ -25,8 +25,8 @@ from gps.tasks.flight.course import BESIDE, CEILING, COUNT, HIGH, LENGTH, LOW, C
 from gps.tasks.flight.quadrotor import GRAVITY, Body, facing, fly
 from gps.tasks.task import ActionSpace, State
 
-RATES = (3.0, 3.0, 2.0)  # rad/s, of roll, pitch and yaw at an action of 1
-THRUST = 0.6  # by which an action of 1 is above the thrust that hovers, and one of -1 below it, as a share of that
+RATES = (1.5, 1.5, 1.5)  # rad/s, of roll, pitch and yaw at an action of 1
+THRUST = 0.3  # by which an action of 1 is above the thrust that hovers, and one of -1 below it, as a share of that
 OWN = 12  # numbers of what the learner knows of itself
 EACH = 5  # numbers of what the guider knows of an obstacle
 _MOVING = 0.5  # m/s, above which the direction of flight says something
@@ -36,14 +36,16 @@ _MOVING = 0.5  # m/s, above which the direction of flight says something
 class FlightSettings:
     """The flight, what it pays, and what is seen."""
 
-    dt: float = 0.08  # s, of a step
-    limit: int = 100  # steps, after which an episode is truncated
+    dt: float = 0.1  # s, of a step
+    limit: int = 120  # steps, after which an episode is truncated
     drag: float = 0.3  # 1/s
     radius: float = 0.2  # m, of the quadrotor: what is nearer than that is hit
     reached: float = 0.7  # m, horizontal distance to the goal within which it counts as reached
-    speed: float = 3.0  # m/s, progress that is faster is not paid
+    speed: float = 2.0  # m/s, progress that is faster is not paid
     goal: float = 5.0  # reward at the goal; a metre of progress is 1
     hit: float = 5.0  # taken from the reward of a step that hits something
+    near: float = 0.1  # cost of a step at the surface of an obstacle; it falls linearly to 0 at `margin`
+    margin: float = 0.5  # m, beyond `radius`
     rates: float = 0.02  # cost of a step of full roll or pitch rate; yaw is free
     nearest: int = 6  # obstacles that the guider knows
     height: int = 24  # pixels
@@ -52,8 +54,8 @@ class FlightSettings:
     far: float = 6.0  # m; what is deeper is seen as that deep
 
     def __post_init__(self):
-        check_positive(self, "dt", "radius", "reached", "speed", "far", "view")
-        check_at_least(self, 0, "drag", "goal", "hit", "rates")
+        check_positive(self, "dt", "radius", "margin", "reached", "speed", "far", "view")
+        check_at_least(self, 0, "drag", "goal", "hit", "near", "rates")
         check_at_least(self, 1, "limit", "nearest")
         check_at_least(self, 4, "height", "width")
         if self.nearest > COUNT:
@@ -112,9 +114,11 @@ class BlindFlight:
         body = fly(state.data["body"], thrust, rates, own.dt, own.drag)
         before, distance = (jnp.linalg.norm(course.goal - at.place[:2]) for at in (state.data["body"], body))
         most = own.speed * own.dt
-        hit = self._hits(course, body)
+        gap = course.nearest(body.place[:2])[1].min() - own.radius
+        hit = (gap < 0) | self._outside(body)
         there = (distance < own.reached) & ~hit
         reward = jnp.clip(before - distance, -most, most) - own.rates * (action[1] ** 2 + action[2] ** 2)
+        reward = reward - own.near * jnp.clip(1 - gap / own.margin, 0.0, 1.0)
         reward = reward + jnp.where(there, own.goal, 0.0) - jnp.where(hit, own.hit, 0.0)
         data = {"course": course, "body": body, "t": t}
         over, late = there | hit, t >= own.limit
@@ -122,11 +126,11 @@ class BlindFlight:
         ends = {"truncation": (late & ~over).astype(float)}
         return State(data, self._observe(data), reward, (over | late).astype(float), metrics, ends)
 
-    def _hits(self, course: Course, body: Body) -> Array:
+    def _outside(self, body: Body) -> Array:
+        """Beyond walls, floor or ceiling, or toppled."""
         low, high = jnp.array([*LOW, 0.0]) + self.settings.radius, jnp.array([*HIGH, CEILING]) - self.settings.radius
         outside = ((body.place < low) | (body.place > high)).any()
-        toppled = body.turn[2, 2] < 0
-        return (course.nearest(body.place[:2])[1] < self.settings.radius).any() | outside | toppled
+        return outside | (body.turn[2, 2] < 0)
 
     def _observe(self, data: dict[str, Any]) -> dict[str, Array]:
         body, course = data["body"], data["course"]
@@ -141,7 +145,9 @@ class BlindFlight:
         ]
         surface, gap = course.nearest(place[:2])
         order = jnp.argsort(gap)[: self.settings.nearest]
-        known = [seen(course.middles - place[:2]) / 3.0, seen(surface) / 3.0, course.sizes.mean(-1, keepdims=True)]
+        towards = surface / jnp.maximum(jnp.linalg.norm(surface, axis=-1), 1e-6)[:, None]
+        closeness = towards * jnp.exp(self.settings.radius - gap)[:, None]
+        known = [seen(course.middles - place[:2]) / 3.0, seen(closeness), course.sizes.mean(-1, keepdims=True)]
         obstacles = jnp.concatenate(known, axis=-1)[order]
         return {"state": jnp.concatenate(own), "privileged_state": obstacles.reshape(-1)}
 
