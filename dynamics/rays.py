@@ -179,6 +179,7 @@ def _first(hits: Sequence[tuple[Array, Array]]) -> Array:
 def _nonzero(value: Array) -> Array:
     return jnp.where(jnp.abs(value) < _SMALL, _SMALL, value)
 
+
 KINDS: dict[str, Callable[..., Hit]] = {
     "plane": _plane,
     "sphere": _sphere,

@@ -123,7 +123,8 @@ class ModelFree:
     def collect(self, state: ModelFreeState, key: PRNGKeyArray) -> tuple[Running, Unroll]:
         """Unroll whoever acts in every environment."""
         ppo = self.settings.ppo
-        reset = jax.eval_shape(jax.vmap(self.sight.stepped.reset), jax.random.split(jax.random.key(0), ppo.environments))
+        keys = jax.random.split(jax.random.key(0), ppo.environments)
+        reset = jax.eval_shape(jax.vmap(self.sight.stepped.reset), keys)
         running = dataclasses.replace(state.running, states=keyed(state.running.states, reset))
         acting, who = self._acting(state)
         policy = (state.params, state.normalizers)

@@ -1,7 +1,8 @@
 """A hall with pillars and boxes between a start and a goal, drawn at random.
 
-The hall is 13 m long and 7 m wide, x along it and y to the left. Obstacles stand in a grid of 3 x 3 cells from x = 2.5
-to 7.5 m, one in each; all of them reach from the floor to the ceiling, so that the way between them is a matter of x and y.
+The hall is 13 m long and 7 m wide, x along it and y to the left. Obstacles stand in a grid of 3 x 3 cells, one in
+each, in rows at x = 2.5, 5 and 7.5 m. All of them reach from the floor to the ceiling, so that the way between them is
+a matter of x and y.
 """
 
 from __future__ import annotations

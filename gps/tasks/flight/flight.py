@@ -67,16 +67,18 @@ class FlightSettings:
 class BlindFlight:
     """See `Environment`: the flight without its camera.
 
-    Actions: thrust, roll rate, pitch rate and yaw rate, as shares of `THRUST` and `RATES`. Reward: metres of progress to
-    the goal, `settings.goal` there, minus `settings.hit` for a hit, minus the cost of roll and pitch rates. Goal and
-    hit end the episode; a hit is what comes within `radius` of an obstacle, a wall, floor or ceiling, or is toppled.
+    Actions: thrust, roll rate, pitch rate and yaw rate, as shares of `THRUST` and `RATES`. Reward: metres of progress
+    to the goal, `settings.goal` there, minus `settings.hit` for a hit, minus the costs of roll and pitch rates and of
+    being near an obstacle. Goal and hit end the episode. Who comes within `radius` of an obstacle, a wall, floor or
+    ceiling hits it, and who is on its back has hit something.
 
-    In the frame of the heading (x horizontal in the direction in which the camera looks, z up), with lengths in units of
-    `LENGTH` (goal) or of 3 m, and velocities in units of 3 m/s:
+    Vectors are in the frame of the heading (x horizontal in the direction in which the camera looks, z up), lengths in
+    units of 3 m (the offset to the goal: of `LENGTH`), velocities in units of 3 m/s.
 
-    obs["state"] (12): offset to the goal (2), y, height above 1.5 m, cosine and sine of the heading in the hall's
-    frame, velocity (3), body z (3). obs["privileged_state"] (5 each): of the nearest obstacles, the nearest first,
-    offset to the middle (2), to the nearest point of the surface (2), and the mean half width.
+    obs["state"] (12): offset to the goal (2), y in the hall, height above 1.5 m in m, cosine and sine of the heading in
+    the hall's frame, velocity (3), body z (3). obs["privileged_state"] (5 each): of the nearest obstacles, the nearest
+    first, offset to the middle (2), direction to the nearest point of the surface times exp(-its distance from the hull
+    / 1 m) (2), and the mean half width in m.
     Metrics: "success", the goal is reached; "angle", in degrees between heading and horizontal velocity, NaN below
     0.5 m/s.
     """
