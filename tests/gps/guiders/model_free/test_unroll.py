@@ -13,6 +13,7 @@ from support.toys import Clock, advantages_by_sums
 from gps.guiders.learner import NetworkSettings
 from gps.guiders.model_free.methods import METHODS
 from gps.guiders.model_free.networks import Networks
+from gps.guiders.model_free.sight import Sight
 from gps.guiders.model_free.unroll import Running, advantages, collect, values_after
 from gps.pytrees import bare, keyed
 
@@ -48,7 +49,9 @@ def collected(task: Clock):
     """Two unrolls, the second from where the first one ended; environments are acted in by guider and learner."""
     networks = networks_of(task)
     who = jnp.arange(N) % 2
-    run = jax.jit(lambda running, key: collect(task, networks, ACTING, who, policy_of(networks), running, key, LENGTH))
+    run = jax.jit(
+        lambda running, key: collect(Sight(task, N), networks, ACTING, who, policy_of(networks), running, key, LENGTH)
+    )
     middle, first = run(start(task), jax.random.key(2))
     last, second = run(middle, jax.random.key(3))
     return middle, last, jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
