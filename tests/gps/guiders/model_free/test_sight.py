@@ -14,8 +14,8 @@ from support.toys import Clock
 from gps.guiders.model_free.settings import SittSettings
 from gps.guiders.model_free.sight import Sight
 
-SHAPE = (4, 4, 1)
-PIXELS = 16
+SHAPE = (8, 8, 1)
+PIXELS = 64
 
 
 class Pictured:
