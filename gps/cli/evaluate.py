@@ -80,12 +80,13 @@ def _episodes(task: Any, policy: Any, key: Any, noise: float) -> list[str]:
 
     count = episode_count(task)
     evaluate = jax.jit(lambda key: returns(task, policy, jax.random.split(key, count), noise))
-    values, steps, solved = jax.tree.map(np.asarray, evaluate(key))
+    values, steps, solved, means = jax.tree.map(np.asarray, evaluate(key))
     require_working(task)
     lost = np.isnan(values).sum()
     return [
         f"{count} episodes: return {_spread(values, values.min())}; {steps.mean():.1f} steps"
         + ("" if solved is None else f"; solved {solved.sum()} of {count}")
+        + "".join(f"; {name} {np.nanmean(mean):.4g}" for name, mean in means.items())
         + (f"; {lost} diverged and have none" if lost else "")
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from gps.tasks import episodes
 from gps.tasks.control_task import ControlTask, episode_cost
 from gps.tasks.images import with_images
 from gps.tasks.plant_episodes import LearnerOnPlant
-from gps.tasks.task import Environment, diverged
+from gps.tasks.task import Environment, diverged, reported
 from policies.policy import Policy
 
 STEPS = 2**16  # of an evaluation in short episodes; see `episode_count`
@@ -57,6 +57,8 @@ class Episodes:
     returned_sampled: Float[Array, " E"]
     length: Float[Array, " E"]  # steps, by most likely actions
     solved: Bool[Array, " E"] | None  # by most likely actions; None where the task does not say
+    # Of the metrics that the task reports, by most likely actions: means over the steps where they are not NaN.
+    means: dict[str, Float[Array, " E"]] = field(default_factory=dict)
 
     def scores(self, _task: Any) -> dict[str, Any]:
         """The numbers for a row of metrics."""
@@ -67,7 +69,7 @@ class Episodes:
         }
         if self.solved is not None:
             numbers |= {"test_episodes": len(self.solved), "test_solved": int(np.asarray(self.solved).sum())}
-        return numbers
+        return numbers | {f"learner_{name}": _mean(np.asarray(means)) for name, means in self.means.items()}
 
 
 def evaluate(
@@ -146,15 +148,15 @@ def episode_count(task: Environment) -> int:
 def evaluate_episodes(task: Environment, policy: Policy, key: PRNGKeyArray) -> Episodes:
     """Let the learner act in `episode_count` episodes, once by its most likely actions and once by drawn ones."""
     keys = jax.random.split(key, episode_count(task))
-    returned, length, solved = returns(task, policy, keys, 0.0)
+    returned, length, solved, means = returns(task, policy, keys, 0.0)
     sampled, *_ = returns(task, policy, keys, 1.0)
-    return Episodes(returned, sampled, length, solved)
+    return Episodes(returned, sampled, length, solved, means)
 
 
 def returns(
     task: Environment, policy: Policy, keys: PRNGKeyArray, noise: float
-) -> tuple[Float[Array, " E"], Float[Array, " E"], Bool[Array, " E"] | None]:
-    """Sum of rewards, number of steps and success of one episode for each key.
+) -> tuple[Float[Array, " E"], Float[Array, " E"], Bool[Array, " E"] | None, dict[str, Float[Array, " E"]]]:
+    """Sum of rewards, number of steps, success, and means of reported metrics, of one episode for each key.
 
     The sum is NaN for an episode that diverged; success is None where the task has no such metric.
 
@@ -167,20 +169,31 @@ def returns(
         starting, acting = jax.random.split(key)
 
         def step(carry, noise):
-            state, memory, total, steps, solved, alive = carry
+            state, memory, total, steps, solved, alive, sums = carry
             memory, action = policy.act(memory, state.obs["state"], noise)
             state = task.step(state, action)
             reward = jnp.where(diverged(state), jnp.nan, state.reward)
             total = total + jnp.where(alive, reward, 0.0)
             solved = solved | (alive & (state.metrics.get("success", jnp.zeros(())) > 0))
-            carry = (state, memory, total, steps + alive, solved, alive & (state.done == 0))
+            for name, (total_of, count) in sums.items():
+                value = state.metrics[name]
+                counts = alive & ~jnp.isnan(value)
+                sums = {**sums, name: (total_of + jnp.where(counts, value, 0.0), count + counts)}
+            carry = (state, memory, total, steps + alive, solved, alive & (state.done == 0), sums)
             return carry, None
 
         begun = task.reset(starting)
         lost = jnp.where(diverged(begun), jnp.nan, jnp.zeros(()))  # its very start is no observation
-        start = (begun, policy.start_memory(), lost, jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool))
+        sums = {name: (jnp.zeros(()), jnp.zeros(())) for name in reported(task)}
+        start = (begun, policy.start_memory(), lost, jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool), sums)
         noises = noise * policy.noise(acting, (task.horizon,))
-        (_, _, total, steps, solved, _), _ = jax.lax.scan(step, start, noises)
-        return total, steps, solved if "success" in begun.metrics else None
+        (_, _, total, steps, solved, _, sums), _ = jax.lax.scan(step, start, noises)
+        means = {name: total_of / count for name, (total_of, count) in sums.items()}
+        return total, steps, solved if "success" in begun.metrics else None, means
 
     return jax.vmap(one)(keys)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are numbers; NaN where none is."""
+    return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else np.nan

@@ -51,6 +51,11 @@ def _maze(task: str, about: str) -> Entry:
     return Entry(f"{where}Settings", where, about, model_free=presets.MAZE)
 
 
+def _flight(about: str) -> Entry:
+    where = "gps.tasks.flight.flight:Flight"
+    return Entry(f"{where}Settings", where, about, model_free=presets.FLIGHT)
+
+
 def _memory(module: str, settings: str, task: str, about: str, **values: Any) -> Entry:
     where = f"gps.tasks.memory.{module}"
     return Entry(f"{where}:{settings}", f"{where}:{task}", about, values=values, model_free=presets.MEMORY)
@@ -159,6 +164,7 @@ TASKS: dict[str, Entry] = {
     "tiger-door": _doors("TigerDoor", "open the door without the tiger, or listen first"),
     "tiger-door-alt": _doors("TigerDoorAlt", "what is best for who knows is not for who does not"),
     "color-maze": _maze("ColorMaze", "cross a field of lava on a path that only the guider sees, or go round it"),
+    "flight": _flight("a quadrotor flies between obstacles, which its learner sees by a depth camera ahead"),
     "autoencode-easy": _autoencode(1),
     "autoencode-medium": _autoencode(2),
     "autoencode-hard": _autoencode(3),

@@ -101,6 +101,27 @@ GYMNASIUM: Tables = {
 }
 
 
+# A learner that follows needs few of its images: an eighth of the environments.
+FLIGHT: Tables = {
+    "run": {"iterations": 48, "evaluate_every": 16, "checkpoint_every": 16},
+    "guider": {
+        "learner": {"network": {"vision": {"encoder": "strided"}}},
+        "ppo": {
+            "environments": 256,
+            "unroll": 64,
+            "updates": 4,
+            "minibatches": 16,
+            "learning_rate": 1e-3,
+            "discount": 0.98,
+            "entropy": 3e-3,
+            "reward_scale": 0.2,
+        },
+        "sitt": {"price": 0.1, "paired": 0.125},
+        "teacher": {"updates": 128},
+    },
+}
+
+
 def locomotion(
     reward_scale: float = 1.0, discount: float = 0.99, delta: float = 0.1, follow: float = 2.0, entropy: float = 0.01
 ) -> Tables:

@@ -54,7 +54,8 @@ class State:
     done: Float[Array, ""]  # 1 at the last step
     # "diverged", if any: 1 where a simulation did and the environment has ended the episode for that; see `diverged`.
     # "novel", if any: 1 where the step came to something new in its episode, for those who explore. "success", if any:
-    # 1 at the end of an episode that did what was to be done.
+    # 1 at the end of an episode that did what was to be done. Those that the task's `reported` names, if any, are
+    # averaged over the steps at which they are not NaN.
     metrics: dict[str, Array] = field(default_factory=dict)
     # "truncation": 1 where `done` comes from the time limit alone, so that the return has to be bootstrapped
     info: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +81,11 @@ class Environment(Protocol):
     def step(self, state: State, action: Array) -> State:
         """Act for one step; what follows `done` is undefined."""
         ...
+
+
+def reported(task: Environment) -> tuple[str, ...]:
+    """The names of metrics of which a task wants the means in what a run reports."""
+    return tuple(getattr(task, "reported", ()))
 
 
 def observed(state: State) -> Bool[Array, ""]:

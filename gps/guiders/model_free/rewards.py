@@ -18,7 +18,7 @@ from jaxtyping import Array
 from gps.guiders.guider import Metrics
 from gps.guiders.model_free.networks import Networks
 from gps.guiders.model_free.state import ModelFreeState
-from gps.guiders.model_free.unroll import Unroll
+from gps.guiders.model_free.unroll import TOLD, Unroll
 
 _ENOUGH = 0.5  # share of episodes that succeed, at which the bonus ends
 _RATE = 0.1  # at which the running share follows that of an update
@@ -33,6 +33,7 @@ def paid(networks: Networks, settings: Any, state: ModelFreeState, unroll: Unrol
     reward, metrics, bonus = unroll.reward, {}, settings.ppo.bonus
     if "success" in unroll.told:
         metrics["train_success"] = _share(unroll)
+    metrics |= {f"train_{name}": jnp.nanmean(unroll.told[name]) for name in unroll.told if name not in TOLD}
     if bonus:
         reward = reward + bonus * jnp.where(state.success < _ENOUGH, unroll.told["novel"], 0.0)
     if networks.method.aligns:

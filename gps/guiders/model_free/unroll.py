@@ -12,7 +12,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from gps.guiders.model_free.networks import Networks, Observations
 from gps.pytrees import select
 from gps.tasks.images import image
-from gps.tasks.task import Environment, State, diverged, observed
+from gps.tasks.task import Environment, State, diverged, observed, reported
+
+TOLD = ("novel", "success")  # metrics of tasks that mean something in training
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +47,8 @@ class Unroll:
     truncated: Bool[Array, "L N"]  # done by the time limit alone
     returned: Float[Array, "L N"]  # return of the episode that ended with this step, NaN where none did
     diverged: Bool[Array, "L N"]
-    told: dict[str, Float[Array, "L N"]]  # metrics "novel" and "success" of the state after it, of tasks that have them
+    # Metrics of the state after it: "novel" and "success", of tasks that have them, and those that the task reports.
+    told: dict[str, Float[Array, "L N"]]
 
     def losses(self, before: Array) -> dict[str, Array]:
         """Metrics: how many steps diverged, and in which environment and at which step of it the first did, or NaN.
@@ -114,7 +117,7 @@ def collect(
         reward = jnp.where(sound, after.reward, 0.0)
         returns = carry.returns + reward
         final = jax.tree.map(lambda o: jnp.where(sound[:, None], o, 0.0), after.obs)
-        told = {name: after.metrics[name] for name in ("novel", "success") if name in after.metrics}
+        told = {name: after.metrics[name] for name in (*TOLD, *reported(task)) if name in after.metrics}
 
         unroll = Unroll(
             obs=obs,
@@ -128,7 +131,7 @@ def collect(
             truncated=done & sound & (after.info["truncation"] > 0),
             returned=jnp.where(done, returns, jnp.nan),
             diverged=~sound,
-            told={name: jnp.where(sound, value, 0.0) for name, value in told.items()},
+            told={name: jnp.where(sound, value, 0.0 if name in TOLD else jnp.nan) for name, value in told.items()},
         )
         states = jax.lax.cond(done.any(), lambda: select(done, begun_anew(done, keys), after), lambda: after)
         return Running(states, done, jnp.where(done, 0.0, returns), memories), unroll

@@ -36,13 +36,14 @@ class Still:
 def test_an_episode_that_diverges_has_no_return(how):
     """Whether its reward or its observation is NaN, or it ends with a reward of zero and says what happened."""
     task, keys = Clock(ends=(0, 1, 2), how=how), jax.random.split(jax.random.key(2), 64)
-    found, steps, solved = jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)
+    found, steps, solved, means = jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)
     start = jax.vmap(lambda key: task.reset(jax.random.split(key)[0]))(keys).data
     length, end = np.asarray(start["length"]), np.asarray(start["end"])
     assert set(end) == {0, 1, 2}
     np.testing.assert_allclose(found, np.where(end == 2, np.nan, length * (length + 1) / 2))  # 1 + 2 + .. + length
     np.testing.assert_array_equal(np.asarray(steps)[end != 2], length[end != 2])
     assert solved is None  # it does not say
+    assert means == {}
 
 
 def test_successes_are_counted_where_the_task_tells_them():
@@ -52,6 +53,29 @@ def test_successes_are_counted_where_the_task_tells_them():
     np.testing.assert_array_equal(solved, ended == 0)
     numbers = Episodes(np.zeros(64), np.zeros(64), np.ones(64), solved).scores(task)
     assert (numbers["test_solved"], numbers["test_episodes"]) == (int((ended == 0).sum()), 64)
+
+
+class Reporting(Clock):
+    """Wants the mean of the time, where it is above 1."""
+
+    reported = ("t",)
+
+    def step(self, state, action):
+        after = super().step(state, action)
+        t = after.metrics["t"]
+        return dataclasses.replace(after, metrics={**after.metrics, "t": jnp.where(t > 1, t, jnp.nan)})
+
+
+def test_metrics_that_a_task_reports_are_averaged_over_the_steps_of_an_episode_where_there_is_one():
+    task, keys = Reporting(ends=(0,)), jax.random.split(jax.random.key(2), 64)
+    means = np.asarray(jax.jit(lambda keys: returns(task, Still(), keys, 1.0))(keys)[3]["t"])
+    length = np.asarray(jax.vmap(lambda key: task.reset(jax.random.split(key)[0]))(keys).data["length"])
+    np.testing.assert_allclose(means, np.array([np.nan, np.nan, 2.0, 2.5])[length])
+    numbers = Episodes(np.zeros(64), np.zeros(64), np.ones(64), None, {"t": means}).scores(task)
+    assert numbers["learner_t"] == pytest.approx(np.nanmean(means))
+    assert np.isnan(
+        Episodes(np.zeros(1), np.zeros(1), np.ones(1), None, {"t": means[length == 1]}).scores(0)["learner_t"]
+    )
 
 
 def test_an_evaluation_plays_whole_episodes_and_counts_nothing_after_their_end():

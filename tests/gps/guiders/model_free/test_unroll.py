@@ -47,8 +47,8 @@ def start(task: Clock) -> Running:
 def collected(task: Clock):
     """Two unrolls, the second from where the first one ended; environments are acted in by guider and learner."""
     networks = networks_of(task)
-    who = jnp.arange(N) % 2
-    run = jax.jit(lambda running, key: collect(task, networks, ACTING, who, policy_of(networks), running, key, LENGTH))
+    acting = ACTING, jnp.arange(N) % 2
+    run = jax.jit(lambda running, key: collect(task, networks, acting, policy_of(networks), running, key, LENGTH))
     middle, first = run(start(task), jax.random.key(2))
     last, second = run(middle, jax.random.key(3))
     return middle, last, jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
