@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -139,21 +139,18 @@ def shared(tree: Any) -> Any:
     )
 
 
-def in_step(program: Any) -> Callable[..., Any]:
-    """A jitted program that the processes begin together, each when it has compiled it.
+def in_step(program: Any, *arguments: Any) -> Any:
+    """What a jitted program returns, which the processes begin together, each when it has compiled it.
 
     Errors:
         PartedError where another process has ended.
     """
-    compiled: list[Any] = []
-
-    def call(*arguments: Any) -> Any:
-        if not compiled:
-            compiled.append(program.lower(*arguments).compile())
-        meet()
-        return jax.block_until_ready(program(*arguments))
-
-    return call if several() else program
+    if not several():
+        return program(*arguments)
+    if not program._cache_size():  # the first call
+        program.lower(*arguments).compile()
+    meet()
+    return jax.block_until_ready(program(*arguments))
 
 
 def _part(why: str, waits: int) -> None:

@@ -65,13 +65,10 @@ class Programs:
             placed = (shardings(guider, mesh), whole)
         self._placed = placed
         self.collect = jax.jit(guider.collect)
-        self._collect = in_step(self.collect)
-        self._gather = getattr(guider, "gather", lambda state, key: (self._collect(state, key), {}))
+        self._gather = getattr(guider, "gather", lambda state, key: (in_step(self.collect, state, key), {}))
         self.update = jax.jit(guider.update, out_shardings=placed)
-        self._update = in_step(self.update)
         self.whole = jax.jit(functools.partial(iterate, guider), out_shardings=placed)
-        self._whole = in_step(self.whole)
-        self._on_host = in_step(jax.jit(lambda state: state, out_shardings=whole))
+        self._everywhere = jax.jit(lambda state: state, out_shardings=whole)
         if is_control(task):
             self._contexts = (jnp.concatenate([task.train_contexts, task.test_contexts]),)
             self._evaluate = jax.jit(functools.partial(evaluate, task))
@@ -111,7 +108,7 @@ class Programs:
 
     def on_host(self, state: Any) -> Any:
         """The state where this process alone can read it: of several processes, all call this."""
-        return jax.device_get(self._on_host(state)) if several() else state
+        return jax.device_get(in_step(self._everywhere, state)) if several() else state
 
     def iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
         """One iteration, to its end; metrics are numpy's.
@@ -128,13 +125,13 @@ class Programs:
 
     def _iterate(self, state: Any, key: Any) -> tuple[Any, Metrics]:
         if self.guider.fused:
-            return self._whole(state, key)
+            return in_step(self.whole, state, key)
         rows = []
         for collecting, updating in update_keys(self.guider, key):
             samples, noted = self._gather(state, collecting)
             self._require_working(samples)
             self.guider.check(samples)
-            state, metrics = self._update(state, samples, updating)
+            state, metrics = in_step(self.update, state, samples, updating)
             rows.append(metrics | noted)
         return state, rows[0] if len(rows) == 1 else summarize(jax.tree.map(lambda *x: jnp.stack(x), *rows))
 

@@ -58,7 +58,7 @@ def test_devices_that_there_are_not_and_batches_that_can_not_be_shared_are_error
     guider = Experiment.resolve({"run": {"task": "tiger-door", "guider": "ppo"}}).build()
     with pytest.raises(SettingsError, match=r"run.devices = 500: there are \d+ \(cpu\); with XLA_FLAGS="):
         mesh_of(guider, 500)
-    monkeypatch.setattr("jax.devices", lambda: [None] * 7)
+    monkeypatch.setattr("jax.local_devices", lambda _: [None] * 7)
     with pytest.raises(SettingsError, match=rf"run.devices = 7: {guider.batch} conditions or environments can not be"):
         mesh_of(guider, 7)
 
