@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
 def _shown_nothing(policy: Any, name: str) -> Any:
     try:
         return policy.with_eyes_closed()
-    except ValueError as error:
-        raise SettingsError(f"evaluate: --black-images: the learner of {name}: {error}") from error
+    except (ValueError, AttributeError) as error:  # or it is a policy of a guider of somebody's own
+        raise SettingsError(f"evaluate: --black-images: the learner of {name} sees no images") from error
 
 
 def _on_plant(task: Any, policy: Any, key: Any, noise: float, settings: Any, count: int) -> str:
@@ -75,7 +75,7 @@ def _episodes(task: Any, policy: Any, key: Any, noise: float) -> list[str]:
     import jax
     import numpy as np
 
-    from gps.runs.evaluate import episode_count, returns
+    from gps.runs.evaluate import episode_count, mean_of, returns
     from gps.tasks.task import require_working
 
     count = episode_count(task)
@@ -86,7 +86,7 @@ def _episodes(task: Any, policy: Any, key: Any, noise: float) -> list[str]:
     return [
         f"{count} episodes: return {_spread(values, values.min())}; {steps.mean():.1f} steps"
         + ("" if solved is None else f"; solved {solved.sum()} of {count}")
-        + "".join(f"; {name} {np.nanmean(mean):.4g}" for name, mean in means.items())
+        + "".join(f"; {name} {mean_of(mean):.4g}" for name, mean in means.items())
         + (f"; {lost} diverged and have none" if lost else "")
     ]
 

@@ -69,7 +69,7 @@ class Episodes:
         }
         if self.solved is not None:
             numbers |= {"test_episodes": len(self.solved), "test_solved": int(np.asarray(self.solved).sum())}
-        return numbers | {f"learner_{name}": _mean(np.asarray(means)) for name, means in self.means.items()}
+        return numbers | {f"learner_{name}": mean_of(np.asarray(means)) for name, means in self.means.items()}
 
 
 def evaluate(
@@ -194,6 +194,6 @@ def returns(
     return jax.vmap(one)(keys)
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of(values: np.ndarray) -> float:
     """Of those that are numbers; NaN where none is."""
     return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else np.nan

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from dynamics.engines import resolve_engine
@@ -21,7 +20,7 @@ from gps.runs import integrity
 from gps.runs.best import best_row
 from gps.runs.evaluate import Episodes, Evaluation
 from gps.runs.folder import RunFolder, iteration_seconds
-from gps.runs.programs import Programs
+from gps.runs.programs import Programs, keys_of
 from gps.tasks.control_task import ControlTask, is_control, step_costs
 from gps.tasks.task import RETURN, Environment
 
@@ -93,8 +92,8 @@ def _mean(values: Any) -> float | None:
 
 def final_evaluation(experiment: Experiment, programs: Programs, guider: Guider, state: Any) -> Evaluation | Episodes:
     """The evaluation that the last row of a run's metrics reports."""
-    key = jax.random.fold_in(jax.random.key(experiment.run.seed), 1)
-    return programs.evaluate(guider.policy(state), key)
+    _, evaluating, _ = keys_of(experiment.run)
+    return programs.evaluate(guider.policy(state), evaluating)
 
 
 def draw(

@@ -7,7 +7,7 @@ import jax
 from gps.experiments.experiment import Experiment
 from gps.guiders.guider import DivergedError
 from gps.runs import processes
-from gps.runs.programs import Programs, use_compilation_cache
+from gps.runs.programs import Programs, keys_of, use_compilation_cache
 from gps.runs.resume import shapes_of
 
 
@@ -25,7 +25,7 @@ def follow() -> None:
     experiment = Experiment.resolve(said["settings"])
     programs = Programs(experiment.build(), experiment.run.devices)
     run = experiment.run
-    iterating = jax.random.fold_in(jax.random.key(run.seed), 2)
+    *_, iterating = keys_of(run)
     state = programs.place(processes.shared(shapes_of(programs.guider)))
     for i in range(said["first"], run.iterations):
         try:

@@ -100,7 +100,10 @@ def orderly() -> Iterator[None]:
         if not several():
             raise
         _part(described(error), _FAREWELL)
-        raise _lost(error) from error
+        raise PartedError(
+            f"a program of process {jax.process_index()} failed, perhaps because another process has ended: "
+            f"{described(error)}; gps train --resume goes on from the last checkpoint"
+        ) from error
     except UserError as error:
         _part(str(error.args[0]), _PATIENCE)
         raise

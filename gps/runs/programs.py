@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
-from gps.experiments.experiment import Experiment
+from gps.experiments.experiment import Experiment, RunSettings
 from gps.experiments.sizes import bytes_of, countable, largest_step, require_room
 from gps.guiders.guider import Guider, Metrics, iterate, summarize, update_keys
 from gps.runs.devices import everywhere, mesh_of, shardings
@@ -79,10 +80,11 @@ class Programs:
     def require_room(self, experiment: Experiment) -> None:
         """Raise SettingsError where the programs of an experiment take more memory than there is.
 
-        The programs are traced for it, which compiling them needs anyway; nothing is compiled.
+        The programs are traced for it, which compiling them needs anyway; nothing is compiled. Of several processes
+        each is taken to have an equal part, and as much room as this one.
         """
         with countable(experiment.to_dict()):
-            require_room(max(map(_bytes, self._traced())), experiment.to_dict())
+            require_room(max(map(_bytes, self._traced())) / jax.process_count(), experiment.to_dict())
 
     def _traced(self) -> list[Any]:
         """The programs with the shapes that they are called with."""
@@ -149,6 +151,12 @@ class Programs:
         if self.guider.task.calls_host:
             jax.block_until_ready(made)
             require_working(self.guider.task)
+
+
+def keys_of(run: RunSettings) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
+    """The keys of a run's beginning, of each of its evaluations, and of its iterations, to be folded."""
+    root = jax.random.key(run.seed)
+    return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1), jax.random.fold_in(root, 2)
 
 
 def _bytes(traced: Any) -> int:

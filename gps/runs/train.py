@@ -21,7 +21,7 @@ from gps.runs import integrity, processes
 from gps.runs.best import Best, Saved, standing
 from gps.runs.finish import finish, to_stderr
 from gps.runs.folder import RunFolder
-from gps.runs.programs import Programs, use_compilation_cache
+from gps.runs.programs import Programs, keys_of, use_compilation_cache
 from gps.runs.progress import Progress
 from gps.runs.resume import restore
 from gps.runs.teacher import with_teacher
@@ -69,8 +69,7 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
     experiment = folder.experiment
     programs = programs or Programs(experiment.build(warn=to_stderr), experiment.run.devices)
     guider, run = programs.guider, experiment.run
-    root = jax.random.key(run.seed)
-    beginning, evaluating, iterating = (jax.random.fold_in(root, i) for i in range(3))
+    beginning, evaluating, iterating = keys_of(run)
     begun = _begun(folder, programs, beginning)
     first, state, best, rows = begun.first, begun.state, begun.best, folder.read_metrics()
     began_at = time.time() if started is None else started
@@ -96,15 +95,16 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
         for i in range(first, run.iterations):
             began = time.perf_counter()
             with _saved_first(folder, i, save_before):
-                state, metrics = programs.iterate(state, jax.random.fold_in(iterating, i))
-            row: dict[str, Any] = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
-            row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first, **metrics}
-            on_host = programs.on_host(state) if run.evaluates(i) or run.saves(i) else None
-            if run.evaluates(i):
-                policy = guider.policy(on_host)
-                row |= programs.evaluate(policy, evaluating).scores(guider.task)
-                best = best.or_better(row, policy, guider.task)
-                row["best_iteration"] = best.iteration
+                after, metrics = programs.iterate(state, jax.random.fold_in(iterating, i))
+                row: dict[str, Any] = {"iteration": i, "steps": (i + 1) * guider.steps_per_iteration}
+                row |= {"iteration_seconds": time.perf_counter() - began, "compiles": i == first, **metrics}
+                on_host = programs.on_host(after) if run.evaluates(i) or run.saves(i) else None
+                if run.evaluates(i):
+                    policy = guider.policy(on_host)
+                    row |= programs.evaluate(policy, evaluating).scores(guider.task)
+                    best = best.or_better(row, policy, guider.task)
+                    row["best_iteration"] = best.iteration
+            state = after
             row["seconds"] = clock()
             # metrics before the checkpoint: a kill between the two repeats the iteration, and loses no row
             folder.append_metrics(row)

@@ -33,6 +33,7 @@ def watch(
         As in `RunFolder.read_metrics`.
     """
     total = folder.experiment.run.iterations
+    size = folder.metrics.size()  # first, so that a row that is added meanwhile is read later
     rows = folder.read_metrics()
     with Progress(total, title, columns, stream, done=len(rows)) as progress:
 
@@ -44,7 +45,7 @@ def watch(
 
         warnings = Warnings()
         show(rows, progress.earlier)
-        silent, size = 0.0, folder.metrics.size()
+        silent = 0.0
         while len(rows) < total:
             wait(POLL)
             before, last = len(rows), size

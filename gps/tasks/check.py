@@ -13,7 +13,7 @@ from gps.settings import SettingsError
 from gps.tasks.check_control import check_control
 from gps.tasks.control_task import is_control
 from gps.tasks.images import image_shape, image_size
-from gps.tasks.task import ActionSpace, Environment, State
+from gps.tasks.task import ActionSpace, Environment, State, reported
 
 _WANTED = {
     "name": str,
@@ -25,6 +25,7 @@ _WANTED = {
     "reset": Callable,
     "step": Callable,
 }
+_TAKEN = ("return", "return_sampled", "entropy", "success", "novel", "diverged")  # mean something else in reports
 
 
 def check_task(task: Environment) -> list[str]:
@@ -70,6 +71,7 @@ def check_environment(task: Environment) -> None:
     start = jax.eval_shape(task.reset, jax.random.key(0))
     _check_state(task, start, f"{what}: reset")
     _check_image(task, start, what)
+    _check_reported(task, start, what)
     discrete = task.actions.discrete
     action = jax.ShapeDtypeStruct(*(((), jnp.int32) if discrete else ((task.actions.size,), jnp.result_type(float))))
     after = jax.eval_shape(task.step, start, action)
@@ -97,6 +99,15 @@ def _check_image(task: Environment, state: State, what: str) -> None:
     image = jax.eval_shape(look, state)
     if getattr(image, "shape", None) != tuple(shape) or not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"{what}: `look` gives {_form(image)}, and it must be float32{list(shape)}, from 0 to 1")
+
+
+def _check_reported(task: Environment, state: State, what: str) -> None:
+    for name in reported(task):
+        if name not in state.metrics or name in _TAKEN:
+            raise ValueError(
+                f"{what}: `reported` must name metrics of its states, other than {', '.join(_TAKEN)}: {name!r} is not "
+                f"among {sorted(set(state.metrics) - set(_TAKEN))}"
+            )
 
 
 def _check_state(task: Environment, state: Any, where: str) -> None:

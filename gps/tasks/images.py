@@ -72,4 +72,4 @@ class WithImages:
 
 def with_images(task: Environment) -> Environment:
     """An environment whose obs["state"] is all that the learner sees: the task itself where there is no image."""
-    return cast(Environment, WithImages(task)) if hasattr(task, "look") else task
+    return cast(Environment, WithImages(task)) if image_shape(task) else task

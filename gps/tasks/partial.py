@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gps.tasks.images import image_shape
 from gps.tasks.task import Environment, State, require_working
 
 
@@ -68,6 +69,8 @@ class Partial:
 
 def _check(environment: Environment, visible: tuple[int, ...], sigma: float) -> None:
     size, whose = environment.observation_size, f"'{environment.name}'"
+    if image_shape(environment):
+        raise ValueError(f"the learner of {whose} sees images: there is no part of its observation to be shown")
     if not visible:
         raise ValueError(f"visible must name at least one of the {size} entries of the observation of {whose}")
     beyond = [i for i in visible if not 0 <= i < size]

@@ -55,7 +55,7 @@ class State:
     # "diverged", if any: 1 where a simulation did and the environment has ended the episode for that; see `diverged`.
     # "novel", if any: 1 where the step came to something new in its episode, for those who explore. "success", if any:
     # 1 at the end of an episode that did what was to be done. Those that the task's `reported` names, if any, are
-    # averaged over the steps at which they are not NaN.
+    # averaged where they are not NaN: in training over all steps, in an evaluation over the means of its episodes.
     metrics: dict[str, Array] = field(default_factory=dict)
     # "truncation": 1 where `done` comes from the time limit alone, so that the return has to be bootstrapped
     info: dict[str, Any] = field(default_factory=dict)

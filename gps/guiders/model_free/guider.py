@@ -26,7 +26,7 @@ from gps.guiders.model_free.networks import GuiderPolicy, Networks
 from gps.guiders.model_free.plan import ALIGN, TEACHER_FIRST, Plan, paired_count, plan_of, window_length
 from gps.guiders.model_free.rewards import follow_success, paid
 from gps.guiders.model_free.settings import SETTINGS
-from gps.guiders.model_free.state import ModelFreeState, Teacher
+from gps.guiders.model_free.state import SIZES, ModelFreeState, Teacher
 from gps.guiders.model_free.unroll import Running, Unroll, collect
 from gps.pytrees import bare, keyed
 from gps.settings import unknown
@@ -201,7 +201,9 @@ class ModelFree:
         own, other = self._as_teacher(state).form(), teacher.form()
         for what, needed in own.items():
             if needed != other[what]:
-                raise ValueError(f"its teacher has another {what}: {other[what]}, and this run has {needed}")
+                hint = ", which sees no images (train the teacher with guider.networks.shared=false)"
+                hint = hint if what == SIZES and self.networks.pixels else ""
+                raise ValueError(f"its teacher has another {what}: {other[what]}, and this run has {needed}{hint}")
         params, normalizers = {"guider": teacher.params}, {"guider": teacher.normalizer}
         return dataclasses.replace(state, params=state.params | params, normalizers=state.normalizers | normalizers)
 

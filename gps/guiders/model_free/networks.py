@@ -1,8 +1,9 @@
 """The networks of a method: its policies and critics; what each of them sees, and which parameters it has.
 
 A guider's network is the learner's with side inputs (privileged, 1): one network can be both, and of two networks the
-guider can be made to start exactly where the learner is. Guider and learner have a running normalisation each. A proxy
-has the form of a guider. Guider, learner and proxy can have one head, which is among the parameters of the guider.
+guider can be made to start exactly where the learner is, but for images. Guider and learner have a running
+normalisation each. A proxy has the form of a guider. Guider, learner and proxy can have one head, which is among the
+parameters of the guider.
 
 Where the learner sees images, a guider with a network of its own does without them, and so do critics that see what it
 sees: there are other numbers for all that they need.
@@ -82,7 +83,7 @@ class Networks:
         return (*self.method.policies, *self.method.critics)
 
     def start(self, learner: PRNGKeyArray, key: PRNGKeyArray) -> Parameters:
-        """Fresh parameters; every policy starts as the same function of what the learner sees.
+        """Fresh parameters; every policy that sees what the learner sees starts as the same function of that.
 
         Args:
             learner: what `gps.guiders.learner.start_policy` makes a learner of; the other policies start from it too.
@@ -244,7 +245,7 @@ class Networks:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GuiderPolicy:
-    """A guider, one step of one episode at a time; what it sees is as `Networks.everything` has it."""
+    """A guider, one step of one episode at a time; it is given [privileged, all that the learner sees]."""
 
     networks: Networks = field(metadata={"static": True})
     params: Parameters

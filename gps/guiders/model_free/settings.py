@@ -113,7 +113,7 @@ class TeacherSettings:
 
     updates: int = 200  # for which it is trained before the learner begins; its steps count
     run: str = ""  # folder of another run whose guider is taken instead, at the start and without any updates
-    shared_head: bool = False  # the learner acts by the teacher's head, which stays as it is: features are imitated
+    shared_head: bool = False  # the learner acts by the teacher's head, which stays as it is, and learns features alone
 
     def __post_init__(self):
         check_at_least(self, 1, "updates")

@@ -28,6 +28,9 @@ class ModelFreeState:
     updates: Array  # done so far
 
 
+SIZES = "size of observations"
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A trained privileged policy, and the form that a guider must have to take it."""
@@ -36,9 +39,9 @@ class Teacher:
     normalizer: Normalizer  # of what the teacher sees
     task: str
     network: NetworkSettings
-    sizes: tuple[int, int]  # of what only a guider sees, and of what the learner sees
+    sizes: tuple[int, int]  # of what only a guider sees, and of what it sees of the learner's
 
     def form(self) -> dict[str, Any]:
         """What two guiders must have in common, in words."""
         network = {f"network.{name}": value for name, value in asdict(self.network).items()}
-        return {"task": self.task, **network, "size of observations": self.sizes}
+        return {"task": self.task, **network, SIZES: self.sizes}

@@ -26,7 +26,10 @@ ROWS, ACROSS = (2.5, 5.0, 7.5), (-2.0, 0.0, 2.0)  # m, middles of the grid's cel
 SHIFT = 1.0  # m, most by which a row is shifted in y
 JITTER = 0.3  # m, most by which an obstacle is off the middle of its cell, in x and in y
 RADII = (0.15, 0.35)  # m, of pillars
-HALVES = (0.1, 0.25)  # m, half lengths of boxes; their corners are no further out than the widest pillar
+HALVES = (
+    0.1,
+    0.25,
+)  # m, half lengths of boxes; their corners are no further out than the widest pillar, to a hand's breadth
 
 
 @jax.tree_util.register_dataclass

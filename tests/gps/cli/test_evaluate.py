@@ -62,7 +62,7 @@ def test_a_learner_can_be_shown_black_images(said, finished):
     """As many zeros as the image has numbers; a learner that sees none has none to be shown."""
     status, out, errors = said("evaluate", finished, "--black-images")
     assert (status, out) == (2, [])
-    assert errors == ["gps: evaluate: --black-images: the learner of reacher: it sees no images"]
+    assert errors == ["gps: evaluate: --black-images: the learner of reacher sees no images"]
     eyes = Eyes((2, 3, 1), Frozen(lambda images: images.reshape(len(images), -1)[:, :2]))
     network = Network((4,), 2, eyes=eyes)
     policy = NetworkPolicy.start(jax.random.key(0), network, Gaussian(1), 3 + 6)

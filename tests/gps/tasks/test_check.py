@@ -63,6 +63,8 @@ def gray(*shape):
         (Changed(image_shape=(6, 6, 1)), r"observation_size = 2 .* must count the image's 36 numbers"),
         (Changed(image_shape=(6, 6, 1), observation_size=38), r"`image_shape` and no `look`: an image takes both"),
         (Changed(look=gray(6, 6, 1)), r"`look` and no `image_shape`"),
+        (Changed(reported=("speed",)), r"`reported` must name metrics of its states, .*: 'speed' is not among \['t'\]"),
+        (Changed(reported=("diverged",)), r"other than return, .*: 'diverged' is not among \['t'\]"),
         (
             Changed(look=gray(6, 6), image_shape=(6, 6, 1), observation_size=38),
             r"`look` gives float32\[6, 6\], and it must be float32\[6, 6, 1\], from 0 to 1",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.toys import Watched
 
 from gps.tasks.external.layouts import Layout
 from gps.tasks.mujoco.reacher import Reacher, ReacherSettings
@@ -87,6 +88,11 @@ def test_the_rest_is_passed_through(clocks):
 def test_without_noise_the_entries_are_exact():
     seen = episodes(Partial(Clock(), (4, 1), 0.0), jax.random.key(0), 2, 2).obs["state"]
     np.testing.assert_array_equal(seen, np.broadcast_to([[40, 10], [41, 11], [42, 12]], (2, 3, 2)))
+
+
+def test_an_image_can_not_be_seen_in_part():
+    with pytest.raises(ValueError, match="the learner of 'watched' sees images"):
+        Partial(Watched(), (0,), 0.0)
 
 
 def test_no_key_is_used_twice():
