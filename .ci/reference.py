@@ -8,6 +8,7 @@ Nothing stands here that the source does not say. Of an external task, the packa
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -29,6 +30,7 @@ ACTS = {"guider": "the guider", "learner": "the learner", "halves": "the learner
 FORMULAS = {"sitt": ("alignment", "rewards")}
 
 
+@functools.cache
 def pages() -> dict[str, str]:
     """All pages as Markdown, by their paths in the site."""
     texts = {f"reference/guiders/{name}.md": guider_page(name) for name in GUIDERS}

@@ -17,7 +17,7 @@ from gps.experiments.experiment import Experiment
 
 TOP = Path(__file__).parent.parent
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-PRINTED = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```text\n(.*?)```", re.DOTALL)
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 SNIPPETS = [
     pytest.param(*block, id=f"{page.stem}-{i}")
@@ -39,8 +39,7 @@ def commands(page: Path) -> list[list[str]]:
     """The `gps` commands of a page's shell blocks, as lists of arguments, without what follows a comment sign."""
     lines = "\n".join(SHELL.findall(page.read_text())).replace("\\\n", " ").splitlines()
     parts = [shlex.split(line, comments=True) for line in lines]
-    parts = [part[1:] if part and re.match(r"\w+=", part[0]) else part for part in parts]
-    return [part[1:] for part in parts if part[:1] == ["gps"]]
+    return [part[part.index("gps") + 1 :] for part in parts if "gps" in part]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)

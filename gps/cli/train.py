@@ -79,8 +79,7 @@ def _train(options: argparse.Namespace) -> int:
 
     asked = settings_of(options, "task", "guider", "engine", "seed", "iterations")
     experiment = Experiment.resolve(asked)
-    named = experiment.run
-    path = Path(options.out or f"runs/{named.task}-{named.guider}-seed{named.seed}")
+    path = Path(options.out or Path("runs", experiment.run.folder))
 
     from gps.runs.finish import to_stderr
     from gps.runs.folder import EVERYTHING, RunExistsError, RunFolder
@@ -101,7 +100,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume and (path / "config.toml").exists():
         folder = go_on()
     else:
-        programs = Programs(experiment.build(warn=to_stderr), named.devices)
+        programs = Programs(experiment.build(warn=to_stderr), experiment.run.devices)
         programs.require_room(experiment)
         with_teacher(shapes_of(programs.guider), experiment, programs.guider)
         try:

@@ -166,11 +166,12 @@ def plan(
         for task in tasks
         for guider in guiders
     }
-    runs = [
-        Run(out / f"{task}-{guider}-seed{seed}", replace(experiment, run=replace(experiment.run, seed=seed)))
-        for (task, guider), experiment in pairs.items()
+    seeded = [
+        replace(experiment, run=replace(experiment.run, seed=seed))
+        for experiment in pairs.values()
         for seed in range(seeds)
     ]
+    runs = [Run(out / experiment.run.folder, experiment) for experiment in seeded]
     check_place(out, "comparison", _OURS)
     for run in runs:
         if run.there():

@@ -60,6 +60,11 @@ class RunSettings:
         """Iterations before the first checkpoint."""
         return min(self.checkpoint_every, self.iterations)
 
+    @property
+    def folder(self) -> str:
+        """The usual name of a run's folder; tasks of Gymnasium may have a slash in theirs."""
+        return f"{self.task.replace('/', '-')}-{self.guider}-seed{self.seed}"
+
     def evaluates(self, i: int) -> bool:
         """Whether the learner is evaluated after iteration i, counted from 0."""
         return i + 1 == self.iterations or (i + 1) % self.evaluate_every == 0

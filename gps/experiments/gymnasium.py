@@ -18,7 +18,7 @@ from gymnasium import spaces
 from gps.experiments.experiment import Experiment
 from gps.experiments.lookup import TASKS
 from gps.tasks.images import with_images
-from gps.tasks.task import Environment, diverged
+from gps.tasks.task import Environment, diverged, require_working
 
 
 class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
@@ -46,13 +46,14 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         """Start an episode in a training condition drawn at random."""
         super().reset(seed=seed, options=options)
         self._state = self._reset(jax.random.key(int(self.np_random.integers(2**32))))
+        require_working(self.task)
         return self._seen()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Act once.
 
         Errors:
-            RuntimeError before `reset`.
+            RuntimeError before `reset`; TaskError where an environment on the host fails, as in `reset`.
         """
         if self._state is None:
             raise RuntimeError(f"{self.task.name}: reset comes before the first step")
@@ -60,6 +61,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         state, lost = self._step(self._state, np.asarray(action, np.int32 if discrete else np.float32))
         if not lost:
             self._state = state
+        require_working(self.task)
         observation, info = self._seen()
         truncated = bool(lost) or bool(state.info.get("truncation", 0.0))
         return observation, float(self._state.reward), bool(state.done) and not truncated, truncated, info

@@ -46,9 +46,17 @@ def find(kind: str, name: str) -> Entry:
 
 
 def code(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that name code of somebody's own, "module:NAME", which is imported where a run is built."""
+    """The settings that name code of somebody's own, "module:NAME", which is imported where a run is built.
+
+    What Gymnasium has by a plain name, "gymnasium:NAME", is not among them, and "gymnasium:module:NAME" is.
+    """
     named = {name: value for name, value in flat(settings).items() if name in CODE or name.endswith(ENCODER)}
-    return {name: value for name, value in named.items() if isinstance(value, str) and ":" in value}
+    return {name: value for name, value in named.items() if isinstance(value, str) and _own(value)}
+
+
+def _own(name: str) -> bool:
+    module, _, rest = name.partition(":")
+    return ":" in rest or (bool(rest) and module != GYMNASIUM)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:

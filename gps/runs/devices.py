@@ -58,8 +58,8 @@ def _check_processes(guider: Guider, devices: int, processes: int) -> None:
         raise SettingsError(f"run.plant.address: a plant answers one process, and there are {processes}")
     if guider.task.calls_host:
         raise SettingsError(
-            f"{guider.task.name} is simulated on the host of one process, and there are {processes}: MuJoCo tasks have "
-            "--engine mjx"
+            f"{guider.task.name} is simulated on the host of one process, and there are {processes}: take a task in "
+            "JAX, or --engine mjx where it has engines"
         )
 
 

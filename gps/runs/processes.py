@@ -8,8 +8,11 @@ half a minute only.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,7 +27,7 @@ from gps.errors import UserError, described
 # ms that a process waits for the others, which may draw figures; the dead are found sooner
 _PATIENCE = 24 * 3600 * 1000
 _FAREWELL = 5 * 1000  # ms, where somebody presses Ctrl-C
-_ENDED, _WELCOME = "gps/ended/", "gps/welcome"
+_ENDED, _LEFT, _WELCOME = "gps/ended/", "gps/left/", "gps/welcome"
 _meetings = itertools.count()
 
 
@@ -92,27 +95,33 @@ def orderly() -> Iterator[None]:
     Errors:
         PartedError where a program has failed, most likely because another process has ended in the middle of it.
     """
+    status = 1  # what this process ends with; as `gps.cli.main` says
     try:
         yield
+        status = 0
     except PartedError:
+        status = 2
         raise
     except jax.errors.JaxRuntimeError as error:
         if not several():
             raise
+        status = 2
         _part(described(error), _FAREWELL)
         raise PartedError(
             f"a program of process {jax.process_index()} failed, perhaps because another process has ended: "
             f"{described(error)}; gps train --resume goes on from the last checkpoint"
         ) from error
-    except UserError as error:
-        _part(str(error.args[0]), _PATIENCE)
-        raise
     except Exception as error:
-        _part(described(error), _PATIENCE)
+        status = 2 if isinstance(error, UserError | OSError) else 1
+        _part(str(error.args[0]) if isinstance(error, UserError) else described(error), _PATIENCE)
         raise
     except BaseException:
+        status = 130
         _part("stopped", _FAREWELL)
         raise
+    finally:
+        if several():
+            atexit.register(_leave, status)  # runs before what jax has registered
 
 
 def welcome(said: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -162,6 +171,19 @@ def _part(why: str, waits: int) -> None:
         with suppress(RuntimeError):
             _client().key_value_set(f"{_ENDED}{jax.process_index()}", f"process {jax.process_index()}: {why}")
             _client().wait_at_barrier(f"gps-{next(_meetings)}", waits)
+
+
+def _leave(status: int) -> None:
+    """The end of this process: those that follow are gone before process 0, without which JAX would abort them."""
+    with suppress(RuntimeError):
+        if not leads():
+            _client().key_value_set(f"{_LEFT}{jax.process_index()}", "")
+        for other in range(1, jax.process_count()) if leads() else ():
+            _client().blocking_key_value_get(f"{_LEFT}{other}", _FAREWELL)
+    if not leads():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _client() -> Any:

@@ -45,7 +45,7 @@ def start_two(*arguments):
 
 def ended(process):
     """Its exit status, and what it has said."""
-    out, errors = process.communicate(timeout=200)
+    out, errors = process.communicate(timeout=300)
     return process.returncode, out, errors
 
 
