@@ -51,12 +51,11 @@ def code(settings: Mapping[str, Any]) -> dict[str, str]:
     What Gymnasium has by a plain name, "gymnasium:NAME", is not among them, and "gymnasium:module:NAME" is.
     """
     named = {name: value for name, value in flat(settings).items() if name in CODE or name.endswith(ENCODER)}
-    return {name: value for name, value in named.items() if isinstance(value, str) and _own(value)}
-
-
-def _own(name: str) -> bool:
-    module, _, rest = name.partition(":")
-    return ":" in rest or (bool(rest) and module != GYMNASIUM)
+    own = {name: value for name, value in named.items() if isinstance(value, str) and ":" in value}
+    task = str(own.get("run.task", ""))
+    if task.startswith(f"{GYMNASIUM}:") and task.count(":") == 1:
+        del own["run.task"]
+    return own
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:

@@ -60,7 +60,7 @@ def gray(*shape):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (Changed(image_shape=(6, 6, 1)), r"observation_size = 2 .* must count the image's 36 numbers"),
+        (Changed(image_shape=(6, 6, 1)), r"observation_size = 2 must count the image's 36 numbers"),
         (Changed(image_shape=(6, 6, 1), observation_size=38), r"`image_shape` and no `look`: an image takes both"),
         (Changed(look=gray(6, 6, 1)), r"`look` and no `image_shape`"),
         (Changed(reported=("speed",)), r"`reported` must name metrics of its states, .*: 'speed' is not among \['t'\]"),

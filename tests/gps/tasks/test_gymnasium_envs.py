@@ -23,6 +23,7 @@ from gps.guiders.model_free.networks import Networks
 from gps.guiders.model_free.unroll import Running, collect
 from gps.runs import train
 from gps.runs.folder import EVERYTHING, RunFolder
+from gps.runs.programs import Programs
 from gps.runs.resume import load
 from gps.settings import SettingsError, override, write_toml
 from gps.tasks.check import check_task
@@ -182,7 +183,9 @@ def test_an_unroll_makes_no_more_resets_and_environments_than_it_needs():
     running = Running(begin(jax.random.key(1)), jnp.ones(count, bool), jnp.zeros(count), networks.start_memories(count))
     made, resets, steps = Wheel.made, Wheel.resets, Wheel.steps
     run = jax.jit(
-        lambda running, key: collect(task, networks, ("learner",), jnp.zeros(count, int), policy, running, key, length)
+        lambda running, key: collect(
+            task, networks, (("learner",), jnp.zeros(count, int)), policy, running, key, length
+        )
     )
     _, unroll = jax.block_until_ready(run(running, jax.random.key(2)))
     episodes = int(unroll.done.sum())
@@ -258,6 +261,23 @@ def test_what_an_environment_raises_ends_the_run_in_one_line(whole, tmp_path, ca
     assert same(load(folder).state, load(whole).state)
 
 
+def test_a_run_is_saved_also_where_its_environment_fails_in_an_evaluation(whole, tmp_path):
+    """With its iterations and rows so far, though a checkpoint was not due."""
+    settings = override(POLE, ["run.evaluate_every=2", "run.checkpoint_every=2"])
+    folder = RunFolder.create(tmp_path / "run", Experiment.resolve(settings))
+
+    def fails(programs, policy, key):
+        raise TaskError("the pole broke")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Programs, "evaluate", fails)
+        with pytest.raises(TaskError, match="broke"):
+            train.train(folder, quiet=True)
+    assert (folder.checkpoints.steps(), len(folder.read_metrics())) == ([1], 1)
+    train.train(folder, quiet=True)
+    assert same(load(folder).state, load(whole).state)
+
+
 # What is refused.
 
 
@@ -330,7 +350,9 @@ def test_guiders_that_need_more_say_so():
         build("badmm")
 
 
-def test_a_name_of_gymnasium_is_code_to_be_typed_or_trusted():
+def test_a_name_of_gymnasium_is_code_only_where_it_names_a_module():
+    assert code({"run": {"task": "gymnasium:CartPole-v1"}}) == {}
+    assert code({"run": {"guider": "gymnasium:CartPole-v1"}}) == {"run.guider": "gymnasium:CartPole-v1"}
     assert code({"run": {"task": "gymnasium:module:Env-v0"}}) == {"run.task": "gymnasium:module:Env-v0"}
 
 
