@@ -4,7 +4,6 @@
     python benchmarks/scaling.py conditions --engine mjx
     python benchmarks/scaling.py environments                  # gpo-clip on tiger-door, one update an iteration
     python benchmarks/scaling.py seeds                         # the same, default settings: in turn, and vmapped
-    python benchmarks/scaling.py runs --sizes 2                # whole runs of 3 iterations, one seed after the other
 
 `--sizes 8 32` takes other numbers of them, `--devices 2` shares them among so many; a CPU counts as so many, and that
 makes nothing faster: it shows what sharing costs. CPU seconds are of all threads, and say most on a machine that does
@@ -19,7 +18,7 @@ import os
 import time
 from typing import Any
 
-SIZES = {"conditions": (8, 16, 32, 64, 128), "environments": (256, 512, 1024, 2048, 4096), "seeds": (8,), "runs": (2,)}
+SIZES = {"conditions": (8, 16, 32, 64, 128), "environments": (256, 512, 1024, 2048, 4096), "seeds": (8,)}
 DOOR = {"run": {"task": "tiger-door", "guider": "gpo-clip"}}
 
 
@@ -81,39 +80,6 @@ def seeds(options: argparse.Namespace) -> None:
         row(count, first, first_of_all, turns, together, turns / together)
 
 
-def runs(options: argparse.Namespace) -> None:
-    """What runs of a sweep's cell take, whose programs are compiled or loaded for the first of them."""
-    import tempfile
-    from pathlib import Path
-
-    from timing import measure, row, table
-
-    from gps.experiments.experiment import Experiment
-    from gps.runs import finish
-    from gps.runs.folder import RunFolder
-    from gps.runs.programs import Programs
-    from gps.runs.train import train
-
-    settings = {"run": {"task": "reacher", "guider": "badmm", "engine": options.engine, "iterations": 3}}
-    programs, draw, drawing = None, finish.draw, []
-
-    def timed(*arguments: Any) -> Any:
-        _, cpu, drawn = measure(draw, *arguments)
-        drawing.append(cpu)
-        return drawn
-
-    finish.draw = timed
-    table("runs of 3 iterations, badmm on the reacher", "seed", "CPU s, imports left out", "of it figures")
-    with tempfile.TemporaryDirectory() as place:
-        for seed in range((options.sizes or SIZES["runs"])[0]):
-            settings["run"]["seed"] = seed
-            experiment = Experiment.resolve(settings)
-            before = time.process_time()
-            programs = programs or Programs(experiment.build())
-            train(RunFolder.create(Path(place) / str(seed), experiment), quiet=True, programs=programs)
-            row(seed, time.process_time() - before, drawing[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("section", choices=tuple(SIZES))
@@ -127,7 +93,7 @@ def main() -> None:
     from timing import machine
 
     print(f"{time.strftime('%Y-%m-%d')}. {machine()}")
-    {"seeds": seeds, "runs": runs}.get(options.section, growth)(options)
+    seeds(options) if options.section == "seeds" else growth(options)
 
 
 if __name__ == "__main__":
