@@ -37,6 +37,7 @@ class FlightSettings:
 
     dt: float = 0.1  # s, of a step
     limit: int = 120  # steps, after which an episode is truncated
+    heading: float = 180.0  # degrees, most by which the first heading is off the hall's direction
     drag: float = 0.3  # 1/s
     radius: float = 0.2  # m, of the quadrotor: what is nearer than that is hit
     reached: float = 0.7  # m, horizontal distance to the goal within which it counts as reached
@@ -54,11 +55,13 @@ class FlightSettings:
 
     def __post_init__(self):
         check_positive(self, "dt", "radius", "margin", "reached", "speed", "far", "view")
-        check_at_least(self, 0, "drag", "goal", "hit", "near", "rates")
+        check_at_least(self, 0, "drag", "goal", "heading", "hit", "near", "rates")
         check_at_least(self, 1, "limit", "nearest")
         check_at_least(self, 4, "height", "width")
         if self.nearest > COUNT:
             raise ValueError(f"nearest must be at most {COUNT}, as there are so many obstacles, not {self.nearest}")
+        if self.heading > 180:
+            raise ValueError(f"heading must be at most 180 degrees, not {self.heading}")
         if not self.view < 180:
             raise ValueError(f"view must be below 180 degrees, not {self.view}")
 
@@ -98,11 +101,12 @@ class Flight:
         self.privileged_size = EACH * settings.nearest
 
     def reset(self, key: PRNGKeyArray) -> State:
-        """Draw a course, and begin at rest, looking anywhere."""
+        """Draw a course, and begin at rest."""
         course, beside, angle = jax.random.split(key, 3)
         y = BESIDE * jax.random.uniform(beside, minval=-1.0)
         place = jnp.stack([jnp.zeros(()), y, jnp.asarray(CEILING / 2)])
-        return self.start(draw(course), facing(place, np.pi * jax.random.uniform(angle, minval=-1.0)))
+        heading = np.deg2rad(self.settings.heading) * jax.random.uniform(angle, minval=-1.0)
+        return self.start(draw(course), facing(place, heading))
 
     def start(self, course: Course, body: Body) -> State:
         """Begin an episode there."""

@@ -220,6 +220,16 @@ def test_the_angle_is_between_heading_and_velocity_where_it_moves():
     np.testing.assert_allclose(angles, [np.rad2deg(0.5), 90 + np.rad2deg(0.5), np.nan], atol=1e-2)
 
 
+@pytest.mark.parametrize("limit", [180.0, 30.0])
+def test_the_first_heading_is_within_its_limit(limit):
+    task = Flight(FlightSettings(heading=limit, height=5, width=7))
+    seen = np.asarray(jax.jit(jax.vmap(task.reset))(jax.random.split(jax.random.key(0), 200)).obs["state"])
+    c, s = seen[:, 4], seen[:, 5]
+    angles = np.rad2deg(np.arctan2(s, c))
+    assert 0.9 * limit < np.abs(angles).max() <= limit + 1e-3
+    assert angles.min() < 0 < angles.max()
+
+
 def test_it_is_an_environment_that_can_be_looked_at():
     assert check_task(TASK) == []
     assert TASK.observation_size == OWN + 35
@@ -227,7 +237,7 @@ def test_it_is_an_environment_that_can_be_looked_at():
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("nearest", 12, "at most 9"), ("view", 180.0, "below 180"), ("dt", 0.0, "positive"), ("height", 2, "at least 4")],
+    [("nearest", 12, "at most 9"), ("heading", 181.0, "at most 180"), ("view", 180.0, "below 180"), ("dt", 0.0, "positive"), ("height", 2, "at least 4")],
 )
 def test_impossible_settings_are_told(name, value, said):
     with pytest.raises(SettingsError, match=said):
