@@ -237,7 +237,13 @@ def test_it_is_an_environment_that_can_be_looked_at():
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("nearest", 12, "at most 9"), ("heading", 181.0, "at most 180"), ("view", 180.0, "below 180"), ("dt", 0.0, "positive"), ("height", 2, "at least 4")],
+    [
+        ("nearest", 12, "at most 9"),
+        ("heading", 181.0, "at most 180"),
+        ("view", 180.0, "below 180"),
+        ("dt", 0.0, "positive"),
+        ("height", 2, "at least 4"),
+    ],
 )
 def test_impossible_settings_are_told(name, value, said):
     with pytest.raises(SettingsError, match=said):
