@@ -113,10 +113,10 @@ FLIGHT: Tables = {
             "minibatches": 16,
             "learning_rate": 1e-3,
             "discount": 0.98,
-            "entropy": 3e-3,
+            "entropy": 0.01,
             "reward_scale": 0.2,
         },
-        "sitt": {"price": 0.1, "paired": 0.125},
+        "sitt": {"price": 0.1, "pull": 0.03, "paired": 0.125},
         "teacher": {"updates": 128},
     },
 }

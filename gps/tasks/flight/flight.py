@@ -37,7 +37,7 @@ class FlightSettings:
 
     dt: float = 0.1  # s, of a step
     limit: int = 120  # steps, after which an episode is truncated
-    heading: float = 180.0  # degrees, most by which the first heading is off the hall's direction
+    heading: float = 90.0  # degrees, most by which the first heading is off the hall's direction
     drag: float = 0.3  # 1/s
     radius: float = 0.2  # m, of the quadrotor: what is nearer than that is hit
     reached: float = 0.7  # m, horizontal distance to the goal within which it counts as reached
