@@ -41,19 +41,9 @@ def _vision(task: str, settings: str, about: str, model_based: presets.Tables) -
     )
 
 
-def _doors(task: str, about: str) -> Entry:
-    where = f"gps.tasks.doors.tiger:{task}"
-    return Entry(f"{where}Settings", where, about, model_free=presets.DOORS)
-
-
-def _maze(task: str, about: str) -> Entry:
-    where = f"gps.tasks.mazes.color:{task}"
-    return Entry(f"{where}Settings", where, about, model_free=presets.MAZE)
-
-
-def _flight(about: str) -> Entry:
-    where = "gps.tasks.flight.flight:Flight"
-    return Entry(f"{where}Settings", where, about, model_free=presets.FLIGHT)
+def _model_free(where: str, about: str, model_free: presets.Tables) -> Entry:
+    where = f"gps.tasks.{where}"
+    return Entry(f"{where}Settings", where, about, model_free=model_free)
 
 
 def _memory(module: str, settings: str, task: str, about: str, **values: Any) -> Entry:
@@ -88,37 +78,30 @@ def _repeat_previous(decks: int, back: int) -> Entry:
     return _memory("cards", "RepeatPreviousSettings", "RepeatPrevious", about, decks=decks, lag=back)
 
 
-def _brax(about: str, env: str, backend: str = "spring") -> Entry:
-    where = "gps.tasks.external.brax_envs"
+def _external(package: str, about: str, model_free: presets.Tables, **values: Any) -> Entry:
+    where = f"gps.tasks.external.{package}_envs"
     return Entry(
-        f"{where}:BraxSettings",
-        f"{where}:brax_task",
-        f"Brax: {about}; the learner sees noise and no velocities",
-        values={"env": env, "backend": backend},
-        model_free=presets.BRAX.get(env, presets.locomotion()),
+        f"{where}:{package.capitalize()}Settings",
+        f"{where}:{package}_task",
+        about,
+        values=values,
+        model_free=model_free,
     )
+
+
+def _brax(about: str, env: str, backend: str = "spring") -> Entry:
+    about = f"Brax: {about}; the learner sees noise and no velocities"
+    return _external("brax", about, presets.BRAX.get(env, presets.locomotion()), env=env, backend=backend)
 
 
 def _playground(env: str) -> Entry:
-    where = "gps.tasks.external.playground_envs"
-    return Entry(
-        f"{where}:PlaygroundSettings",
-        f"{where}:playground_task",
-        f"MuJoCo Playground's {env}; the learner sees noise and no velocities",
-        values={"env": env},
-        model_free=presets.locomotion(),
-    )
+    about = f"MuJoCo Playground's {env}; the learner sees noise and no velocities"
+    return _external("playground", about, presets.locomotion(), env=env)
 
 
 def gymnasium_entry(env: str) -> Entry:
     """An environment by the name that Gymnasium has for it; the task's is "gymnasium:" and that name."""
-    where = "gps.tasks.external.gymnasium_envs"
-    return Entry(
-        f"{where}:GymnasiumSettings",
-        f"{where}:gymnasium_task",
-        f"Gymnasium's {env}",
-        model_free=presets.GYMNASIUM,
-    )
+    return _external("gymnasium", f"Gymnasium's {env}", presets.GYMNASIUM)
 
 
 def _playground_name(env: str) -> str:
@@ -161,10 +144,22 @@ TASKS: dict[str, Entry] = {
         "arm_reach", "ArmReachVisionSettings", "arm-reach, the target seen by a camera", presets.ARM
     ),
     "peg-vision": _vision("peg", "PegVisionSettings", "peg, the hole seen by a camera", presets.PEG),
-    "tiger-door": _doors("TigerDoor", "open the door without the tiger, or listen first"),
-    "tiger-door-alt": _doors("TigerDoorAlt", "what is best for who knows is not for who does not"),
-    "color-maze": _maze("ColorMaze", "cross a field of lava on a path that only the guider sees, or go round it"),
-    "flight": _flight("a quadrotor flies between obstacles, which its learner sees by a depth camera ahead"),
+    "tiger-door": _model_free(
+        "doors.tiger:TigerDoor", "open the door without the tiger, or listen first", presets.DOORS
+    ),
+    "tiger-door-alt": _model_free(
+        "doors.tiger:TigerDoorAlt", "what is best for who knows is not for who does not", presets.DOORS
+    ),
+    "color-maze": _model_free(
+        "mazes.color:ColorMaze",
+        "cross a field of lava on a path that only the guider sees, or go round it",
+        presets.MAZE,
+    ),
+    "flight": _model_free(
+        "flight.flight:Flight",
+        "a quadrotor flies between obstacles, which its learner sees by a depth camera ahead",
+        presets.FLIGHT,
+    ),
     "autoencode-easy": _autoencode(1),
     "autoencode-medium": _autoencode(2),
     "autoencode-hard": _autoencode(3),

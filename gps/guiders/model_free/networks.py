@@ -45,10 +45,8 @@ class Networks:
     observed: int  # size of what the learner sees
     pixels: int  # of which are an image that no guider sees
     distribution: Distribution
-    policy: Network  # the learner's, and everyone's who sees what it sees
-    blind: Network  # that of a guider and a proxy, without eyes if there is such an image
-    critic: Network  # likewise of who sees what the learner sees, and
-    blind_critic: Network
+    policy: Network  # the learner's; where there is such an image, a guider's and a proxy's is that without eyes
+    critic: Network  # likewise
     one_head: bool = False  # learner and proxy act by the guider's head, of which they get no gradient
 
     @classmethod
@@ -57,18 +55,16 @@ class Networks:
     ) -> Networks:
         """For a task; errors as in `choose_distribution`."""
         distribution, image = choose_distribution(settings.distribution, task), image_shape(task)
-        others = image if shared or method.backtracks else None  # what guiders see of it
+        alike = shared or method.backtracks  # guiders see it too
         return cls(
             method,
             shared,
             task.privileged_size,
             task.observation_size,
-            0 if others else image_size(task),
+            0 if alike else image_size(task),
             distribution,
             make_network(settings, distribution.outputs, distribution.free, image=image),
-            make_network(settings, distribution.outputs, distribution.free, image=others),
             make_network(settings, 1, head_scale=1.0, image=image),
-            make_network(settings, 1, head_scale=1.0, image=others),
             one_head,
         )
 
@@ -183,8 +179,8 @@ class Networks:
 
     def _network(self, name: str) -> Network:
         """Of a policy or a critic."""
-        both = (self.critic, self.blind_critic) if name in self.method.critics else (self.policy, self.blind)
-        return both[self.viewer(name) == "guider"]
+        network = self.critic if name in self.method.critics else self.policy
+        return network.clone(eyes=None) if self.pixels and self.viewer(name) == "guider" else network
 
     def _own(self, params: Parameters, name: str) -> Any:
         """All parameters of a policy. No gradient passes from who borrows the guider's head to it."""
