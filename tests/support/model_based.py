@@ -58,6 +58,13 @@ def changed(state, **values):
     return dataclasses.replace(state, **values)
 
 
+def acted_otherwise(samples, *conditions):
+    """The samples, but with actions that neither controller nor learner took: no model of them fits these two."""
+    us = np.array(samples.us)
+    us[list(conditions)] += 10.0
+    return changed(samples, us=us)
+
+
 def all_finite(tree) -> bool:
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
 

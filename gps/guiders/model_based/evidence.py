@@ -25,7 +25,7 @@ class Evidence:
     """
 
     learner_collected: Bool[Array, " M"]
-    faithful: Bool[Array, " M"]  # the local model reproduces the cost of the samples
+    faithful: Bool[Array, " M"]  # the local dynamics reproduce the samples
     counts: Bool[Array, " M"]  # the samples replace the last ones that counted
 
     @property
@@ -45,9 +45,12 @@ def reproduces(
     """Whether the cost in a local model is about that of the samples.
 
     Few samples can fit dynamics that are unstable under the very controller that they came from. The cost in the
-    model then is far from the sampled one.
+    model then is far from that of the samples.
 
     Args:
+        modelled: expected by the model's dynamics, and
+        cost: of the samples, both of the model's own quadratic: near a goal it can say of the same spread four times
+            what the task's cost does, which is not the dynamics' fault.
         scale: of differences in cost; see `Samples.cost_scale`.
         tolerance: largest difference, in units of the scale.
     """

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from controllers import expand
-from controllers.marginals import expected_cost, propagate
+from controllers.marginals import expected_cost, propagate, quadratic_mean
 from controllers.types import Gaussian, LinearDynamics, LinearGaussian, QuadraticCost
 from dynamics.prior import transitions
 from dynamics.regression import fit_dynamics
@@ -52,6 +52,13 @@ class LocalModel:
         """E[cost] of an episode under a controller: what an improvement promises, or has brought."""
         centred = self.centred(controller)
         return expected_cost(self.cost, self.marginals(centred), centred)
+
+    def cost_of(self, xs: Float[Array, "N T+1 nx"], us: Float[Array, "N T nu"], share: Float[Array, " N"]) -> Array:
+        """The mean of its quadratic cost over samples, weighed by shares that sum to one."""
+        dx, du = xs - self.xs, us - self.us
+        z, q = jnp.concatenate([dx[:, :-1], du], axis=-1), self.cost
+        stages = quadratic_mean(q.H, q.g, q.c, z, jnp.zeros(())).sum(1)
+        return share @ (stages + quadratic_mean(q.H_final, q.g_final, q.c_final, dx[:, -1], jnp.zeros(())))
 
 
 @jax.tree_util.register_dataclass

@@ -261,8 +261,9 @@ class ModelBased:
         sampled = select(by_learner, learner, state.controllers)
         cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
         tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
+        of_samples = jax.vmap(LocalModel.cost_of)(models, collected.xs, collected.us, collected.share)
         faithful, learner_too = (
-            reproduces(modelled, collected.cost, scale, tolerance) | free for modelled in (cost_of, of_learner)
+            reproduces(modelled, of_samples, scale, tolerance) | free for modelled in (cost_of, of_learner)
         )
         # An untrained learner stands for nothing, nor does one that the samples of the controller say nothing of: a
         # step that the learner would lead is measured from the controller then.
