@@ -44,6 +44,7 @@ class RunSettings:
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
     checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
     tensorboard: bool = False  # event files of TensorBoard beside metrics.jsonl, in the run's folder
+    figures: bool = True  # drawn at the end, which takes a few seconds; `gps plot` draws them at any time
 
     def __post_init__(self):
         lookup.find("task", self.task)

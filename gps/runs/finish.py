@@ -45,7 +45,7 @@ def to_stderr(line: str) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:
-    """Write the summary of a run that has all its iterations, and then draw its figures, which can not fail it.
+    """Write the summary of a run that has all its iterations; then draw its figures if wanted, which can not fail it.
 
     Errors:
         As in `draw`, where what was trained is lost.
@@ -71,6 +71,8 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
         "versions": {name: metadata.version(name) for name in VERSIONS},
     }
     folder.write_summary(summary)
+    if not experiment.run.figures:
+        return summary
     try:
         draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
     except Exception as error:
