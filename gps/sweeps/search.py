@@ -156,11 +156,12 @@ class _Optuna:
         return changes
 
     def tell(self, changes: Changes, value: float | None) -> None:
-        from optuna.trial import TrialState
-
-        lost = value is None or not math.isfinite(value)
-        for number in self._asked.pop(repr(changes), ()):
-            self._study.tell(number, None if lost else value, state=TrialState.FAIL if lost else TrialState.COMPLETE)
+        # Of a finished trial nothing can be told any more, not even that it failed: one that fails stays open, is asked
+        # for by the next process, and has its value from there. Where several workers run, open trials count as bad.
+        numbers = self._asked.pop(repr(changes), ())
+        if value is not None and math.isfinite(value):
+            for number in numbers:
+                self._study.tell(number, value)
 
     def _suggest(self, trial: Any, name: str, values: list[Any] | Range) -> Any:
         if isinstance(values, list):
