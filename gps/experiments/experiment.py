@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from gps.errors import not_installed
 from gps.experiments import lookup
 from gps.experiments.sizes import countable, require_countable
 from gps.settings import SettingsError, check_at_least, check_one_of, check_positive, flat, from_dict, to_dict, unknown
@@ -200,7 +201,7 @@ def plant_of(task: Any, settings: PlantSettings) -> Plant:
     try:
         from dynamics.remote_plant import RemotePlant, Signature
     except ImportError as error:
-        raise SettingsError(f"a plant needs pyzmq: pip install 'guided-policy-search[plant]' ({error})") from error
+        raise SettingsError(not_installed("a plant", "pyzmq", "plant", f" ({error})")) from error
     signature = Signature(task.nx, task.nu, task.dt, task.frame_size)
     return RemotePlant(settings.address, settings.timeout, signature)
 

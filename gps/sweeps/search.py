@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gps.errors import not_installed
 from gps.settings import SettingsError
 from gps.sweeps.plan import Changes, Plan, Range
 
@@ -101,9 +102,7 @@ class _Optuna:
 
     def __init__(self, plan: Plan, out: Path, objective: str, minimize: bool):
         if importlib.util.find_spec("optuna") is None:
-            raise SettingsError(
-                "search = 'optuna': it is not installed: pip install 'guided-policy-search[optuna]', or take 'random'"
-            )
+            raise SettingsError(not_installed("search = 'optuna'", "Optuna", "optuna", ", or take 'random'"))
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend

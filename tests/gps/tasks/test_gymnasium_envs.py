@@ -319,7 +319,7 @@ def test_environments_that_can_not_be_made_are_named(monkeypatch):
         wheel(horizon=0)
     assert task_named("gymnasium:CartPole-v1").horizon == 500
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(SettingsError, match=r"gymnasium:X-v0 needs Gymnasium: pip install '.*\[gymnasium\]'"):
+    with pytest.raises(SettingsError, match=r"gymnasium:X-v0 needs Gymnasium, .*: pip install '.*\[gymnasium\]'"):
         task_named("gymnasium:X-v0")
 
 
