@@ -132,7 +132,7 @@ def write(learner: Learner, path: str | os.PathLike[str], about: dict[str, Any],
         onnx: as a model for onnxruntime and its like, which needs the extra `onnx`; else for jax.
 
     Errors:
-        UserError where something stands at `path`, or the package of the extra is not installed.
+        UserError where something stands at `path`, and those of `export_onnx`.
     """
     path = Path(path)
     check_free(path)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gps.errors import UserError, not_installed
+from gps.errors import UserError, described, not_installed
 
 FUNCTION = "learner.onnx"
 
@@ -58,6 +58,9 @@ def model(act: Callable[[Any, Any], tuple[Any, Any]], memory: int, observation: 
 
     Its inputs are "observation" and "memory", its outputs "action" and "memory_after"; a learner that remembers nothing
     has neither memory.
+
+    Errors:
+        UserError for a function that jax2onnx can not translate.
     """
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # it tells of operations that our jax does not have
     from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]  (an extra)
@@ -69,11 +72,10 @@ def model(act: Callable[[Any, Any], tuple[Any, Any]], memory: int, observation: 
         after, action = act(h, o)
         return (action, after)[: len(sizes)]
 
-    made = to_onnx(
-        function,
-        [jax.ShapeDtypeStruct((size,), np.float32) for size in sizes],
-        model_name="learner",
-        input_names=["observation", "memory"][: len(sizes)],
-        output_names=["action", "memory_after"][: len(sizes)],
-    )
+    names = [("observation", "memory")[: len(sizes)], ("action", "memory_after")[: len(sizes)]]
+    shapes = [jax.ShapeDtypeStruct((size,), np.float32) for size in sizes]
+    try:
+        made = to_onnx(function, shapes, model_name="learner", input_names=names[0], output_names=names[1])
+    except Exception as error:  # such as for an operation in an encoder of the user's own
+        raise UserError(f"--format onnx: jax2onnx can not translate this learner: {described(error)}") from error
     return made.SerializeToString()

@@ -14,8 +14,9 @@ import pytest
 from support import processes
 
 import gps
+from gps.errors import UserError
 from gps.experiments.experiment import Experiment
-from gps.runs import export
+from gps.runs import export, export_onnx
 from gps.runs.export import Learner
 from gps.tasks import episodes
 
@@ -137,6 +138,16 @@ for episode in np.random.default_rng(0).normal(size=(2, 6, 8)):
     np.testing.assert_allclose(actions, wanted, atol=1e-5)
     assert np.ptp(wanted, axis=0).min() > 0.1
     assert export.microseconds(path, 10)[0] > 0
+
+
+def test_a_learner_that_jax2onnx_can_not_translate_is_refused_in_a_line():
+    pytest.importorskip("jax2onnx")
+
+    def act(memory, o):
+        return memory, jax.pure_callback(np.sin, jax.ShapeDtypeStruct(o.shape, o.dtype), o)
+
+    with pytest.raises(UserError, match=r"--format onnx: jax2onnx can not translate this learner: .*pure_callback"):
+        export_onnx.model(act, 0, 3)
 
 
 def test_without_jax2onnx_the_extra_is_named(finished, said, monkeypatch):
