@@ -51,7 +51,7 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
         As in `draw`, where what was trained is lost.
     """
     integrity.check(folder, folder.checkpoints.newest(), folder.experiment.run.first_checkpoint)
-    rows = folder.read_metrics()
+    rows = folder.metrics.rows()
     counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
     score = guider.task.score if is_control(guider.task) else RETURN
     best = best_row(rows)
@@ -118,7 +118,7 @@ def draw(
         assert is_control(task)
         acted, simulated = shown_episodes(task, evaluation, note)
     folder.figures.mkdir(exist_ok=True)
-    return draw_all(folder.read_metrics(), acted, simulated, folder.figures, note)
+    return draw_all(folder.metrics.rows(), acted, simulated, folder.figures, note)
 
 
 def shown_episodes(

@@ -273,7 +273,7 @@ def test_a_run_is_saved_also_where_its_environment_fails_in_an_evaluation(whole,
         patch.setattr(Programs, "evaluate", fails)
         with pytest.raises(TaskError, match="broke"):
             train.train(folder, quiet=True)
-    assert (folder.checkpoints.steps(), len(folder.read_metrics())) == ([1], 1)
+    assert (folder.checkpoints.steps(), len(folder.metrics.rows())) == ([1], 1)
     train.train(folder, quiet=True)
     assert same(load(folder).state, load(whole).state)
 
