@@ -41,7 +41,7 @@ def main() -> int:
         except UserError as error:
             print(error, file=sys.stderr)
             return 2
-        rows = run.read_metrics()
+        rows = run.metrics.rows()
         violation = [float(np.mean(row["violation"])) for row in rows]
         # a score is missing where the simulation of some target diverged
         distance = [float("inf") if row["test_score"] is None else row["test_score"] for row in rows]

@@ -15,6 +15,11 @@ class UserError(Exception):
         return "\n".join(map(str, self.args))
 
 
+def not_installed(who: str, package: str, extra: str, more: str = "") -> str:
+    """The message where something needs a package of one of our extras."""
+    return f"{who} needs {package}, which is not installed: pip install 'guided-policy-search[{extra}]'{more}"
+
+
 def printable(line: str) -> str:
     """A line as it may be printed, where a file may have had a say in it: no terminal takes a part for a command.
 

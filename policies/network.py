@@ -31,7 +31,7 @@ _SPREAD = nn.initializers.orthogonal(2**0.5)  # initial weights of dense layers
 class Network(nn.Module):
     """Dense layers, an optional GRU, and a linear head.
 
-    The head (its parameters are `HEAD`) can be another network's: `encode` is what comes before it, `decode` the rest.
+    The head (its parameters are `HEAD`) can be another network's: `decode` is the head, `run` may leave it out.
     """
 
     hidden: tuple[int, ...]  # widths of the dense layers, of which there is at least one
@@ -50,8 +50,8 @@ class Network(nn.Module):
         first: Bool[Array, "L B"],
         side: Float[Array, "L B s"] | None = None,
         decode: bool = True,
-    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
-        """Memory after each step, and outputs; without `decode`, what the head would read."""
+    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B z"]]:
+        """Memory after each step, and outputs; without `decode`, the features that the head would read."""
         act = ACTIVATIONS[self.activation]
         steps = x.shape[:2]
         x = x.reshape(-1, x.shape[-1])  # XLA multiplies plain matrices faster, above all in gradients
@@ -80,22 +80,10 @@ class Network(nn.Module):
         x: Float[Array, "L B n"],
         first: Bool[Array, "L B"],
         side: Float[Array, "L B s"] | None = None,
-    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B outputs"]]:
-        """Memory after each step, and outputs, with these parameters."""
-        hs, z = cast(tuple[Array, Array], self.apply(params, h, x, first, side))
-        return hs, z
-
-    def encode(
-        self,
-        params: Any,
-        h: Float[Array, "B H"],
-        x: Float[Array, "L B n"],
-        first: Bool[Array, "L B"],
-        side: Float[Array, "L B s"] | None = None,
-    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B f"]]:
-        """Memory after each step, and features: what the head reads."""
-        hs, features = cast(tuple[Array, Array], self.apply(params, h, x, first, side, decode=False))
-        return hs, features
+        decode: bool = True,
+    ) -> tuple[Float[Array, "L B H"], Float[Array, "L B z"]]:
+        """As `__call__`, with these parameters; those of the head are needed to `decode` alone."""
+        return cast(tuple[Array, Array], self.apply(params, h, x, first, side, decode))
 
     def decode(self, params: Any, features: Float[Array, "*b f"]) -> Float[Array, "*b outputs"]:
         """What the head makes of features."""
@@ -120,7 +108,7 @@ class Network(nn.Module):
 
     @staticmethod
     def without_head(params: Any) -> Any:
-        """The parameters that `encode` needs."""
+        """The parameters of all but the head."""
         return {"params": {name: layer for name, layer in params["params"].items() if name not in HEAD}}
 
     @staticmethod

@@ -126,7 +126,7 @@ def compare(
     for run in runs:
         if run.path not in failed:
             folder = run.folder()
-            learned[run.about].append(learning(folder.read_metrics()))
+            learned[run.about].append(learning(folder.metrics.rows()))
             scores[run.about[0]] = _score(folder)
     ranges = {task: area_range([one for guider in guiders for one in learned[task, guider]]) for task in tasks}
     results = tuple(

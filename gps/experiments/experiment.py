@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from gps.errors import not_installed
 from gps.experiments import lookup
 from gps.experiments.sizes import countable, require_countable
 from gps.settings import SettingsError, check_at_least, check_one_of, check_positive, flat, from_dict, to_dict, unknown
@@ -44,6 +45,7 @@ class RunSettings:
     evaluate_every: int = 1  # iterations between evaluations of the learner; the last one is always evaluated
     checkpoint_every: int = 1  # iterations between checkpoints; there is always one at the end
     tensorboard: bool = False  # event files of TensorBoard beside metrics.jsonl, in the run's folder
+    figures: bool = True  # drawn at the end, which takes a few seconds; `gps plot` draws them at any time
 
     def __post_init__(self):
         lookup.find("task", self.task)
@@ -199,7 +201,7 @@ def plant_of(task: Any, settings: PlantSettings) -> Plant:
     try:
         from dynamics.remote_plant import RemotePlant, Signature
     except ImportError as error:
-        raise SettingsError(f"a plant needs pyzmq: pip install 'guided-policy-search[plant]' ({error})") from error
+        raise SettingsError(not_installed("a plant", "pyzmq", "plant", f" ({error})")) from error
     signature = Signature(task.nx, task.nu, task.dt, task.frame_size)
     return RemotePlant(settings.address, settings.timeout, signature)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-Rows = Sequence[Mapping[str, Any]]  # of `RunFolder.read_metrics`
+Rows = Sequence[Mapping[str, Any]]  # of `gps.runs.metrics.Metrics.rows`
 Curves = tuple[tuple[str, str, str, str], ...]  # field, colour, line in the words of matplotlib, label
 
 BLUE, GREEN, RED, GREY = "#0072B2", "#009E73", "#D55E00", "#6B6B6B"  # after Okabe and Ito: safe for the colour-blind

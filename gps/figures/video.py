@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gps.errors import UserError
+from gps.errors import UserError, not_installed
 from gps.files import written_whole
 
 SUFFIX = ".mp4"
@@ -29,10 +29,7 @@ def require_writer() -> str:
         VideoError where the package that writes videos is not installed, or has no ffmpeg for this machine.
     """
     if importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise VideoError(
-            "MP4 is written by imageio-ffmpeg, which is not installed: pip install 'guided-policy-search[video]', or "
-            "ask for a .gif"
-        )
+        raise VideoError(not_installed("an MP4", "imageio-ffmpeg", "video", ", or ask for a .gif"))
     import imageio_ffmpeg
 
     try:

@@ -1,7 +1,7 @@
-"""A run's learner for other programs: a function of numpy's arrays, and files that need jax and flatbuffers.
+"""A run's learner for other programs: a function of numpy's arrays, and files that need no more than a runtime.
 
-The files are a folder of three: the compiled function as StableHLO (`jax.export`), what it takes and gives, and a
-loader of a few lines, which imports neither this framework nor flax.
+The files are a folder of three: the function as StableHLO (`jax.export`) or as an ONNX model, what it takes and gives,
+and a loader of a few lines, which imports neither this framework nor flax.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from gps.errors import UserError
 from gps.files import told, write_text, written_whole
+from gps.runs import export_onnx
 from gps.tasks.task import Environment
 from policies.policy import Policy
 
@@ -123,17 +124,20 @@ def check_free(path: Path) -> None:
         raise UserError(f"{path} exists: export to another place with --out")
 
 
-def write(learner: Learner, path: str | os.PathLike[str], about: dict[str, Any]) -> Path:
+def write(learner: Learner, path: str | os.PathLike[str], about: dict[str, Any], *, onnx: bool = False) -> Path:
     """Write a learner's three files into a new folder.
 
     Args:
         about: what else `learner.json` is to say.
+        onnx: as a model for onnxruntime and its like, which needs the extra `onnx`; else for jax.
 
     Errors:
-        UserError where something stands at `path`.
+        UserError where something stands at `path`, and those of `export_onnx`.
     """
     path = Path(path)
     check_free(path)
+    if onnx:
+        export_onnx.require_writer()
     memory = jax.eval_shape(learner.policy.start_memory)
     observation = jax.ShapeDtypeStruct((learner.task.observation_size,), np.float32)
     actions = learner.task.actions
@@ -142,16 +146,21 @@ def write(learner: Learner, path: str | os.PathLike[str], about: dict[str, Any])
         memory, action = learner.act(memory, o)
         return memory.astype(np.float32), action if actions.discrete else action.astype(np.float32)
 
-    remembered = jax.ShapeDtypeStruct(memory.shape, np.float32)  # in whatever precision the learner was trained
-    function = jax.export.export(jax.jit(act), platforms=PLATFORMS)(remembered, observation)
+    if onnx:
+        name, loader = export_onnx.FUNCTION, export_onnx.LOADER
+        function = export_onnx.model(act, memory.shape[0], observation.shape[0])
+    else:
+        remembered = jax.ShapeDtypeStruct(memory.shape, np.float32)  # in whatever precision the learner was trained
+        name, loader = FUNCTION, _LOADER
+        function = jax.export.export(jax.jit(act), platforms=PLATFORMS)(remembered, observation).serialize()
     numbers = {"observation": observation.shape[0], "memory": memory.shape[0], "action": actions.size}
     text = json.dumps({**about, **numbers, "discrete": actions.discrete}, indent=2)
     with told(path, "made"):
         path.mkdir(parents=True)
-    with written_whole(path / FUNCTION) as waiting:
-        waiting.write_bytes(function.serialize())
+    with written_whole(path / name) as waiting:
+        waiting.write_bytes(function)
     write_text(path / ABOUT, text + "\n")
-    write_text(path / LOADER, _LOADER)
+    write_text(path / LOADER, loader)
     return path
 
 

@@ -45,13 +45,13 @@ def to_stderr(line: str) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider: Guider, state: Any, clock) -> dict:
-    """Write the summary of a run that has all its iterations, and then draw its figures, which can not fail it.
+    """Write the summary of a run that has all its iterations; then draw its figures if wanted, which can not fail it.
 
     Errors:
         As in `draw`, where what was trained is lost.
     """
     integrity.check(folder, folder.checkpoints.newest(), folder.experiment.run.first_checkpoint)
-    rows = folder.read_metrics()
+    rows = folder.metrics.rows()
     counted = {name: sum(row[name] or 0 for row in rows) for name in COUNTED if name in rows[-1]}
     score = guider.task.score if is_control(guider.task) else RETURN
     best = best_row(rows)
@@ -71,6 +71,8 @@ def finish(folder: RunFolder, experiment: Experiment, programs: Programs, guider
         "versions": {name: metadata.version(name) for name in VERSIONS},
     }
     folder.write_summary(summary)
+    if not experiment.run.figures:
+        return summary
     try:
         draw(folder, guider.task, final_evaluation(experiment, programs, guider, state))
     except Exception as error:
@@ -116,7 +118,7 @@ def draw(
         assert is_control(task)
         acted, simulated = shown_episodes(task, evaluation, note)
     folder.figures.mkdir(exist_ok=True)
-    return draw_all(folder.read_metrics(), acted, simulated, folder.figures, note)
+    return draw_all(folder.metrics.rows(), acted, simulated, folder.figures, note)
 
 
 def shown_episodes(

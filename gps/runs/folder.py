@@ -63,6 +63,7 @@ class RunFolder:
 
     path: Path
     settings: dict[str, Any]  # as in config.toml
+    metrics: Metrics
     figures: Path
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], trusted: Collection[str] = ()):
@@ -178,20 +179,8 @@ class RunFolder:
         sweep(self.figures, age=3600.0)  # figures are drawn without the lock
         self.checkpoints.sweep()
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """See `Metrics.append`."""
-        self.metrics.append(row)
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """See `Metrics.rows`."""
-        return self.metrics.rows()
-
-    def rewind_metrics(self, iteration: int) -> None:
-        """See `Metrics.rewind`."""
-        self.metrics.rewind(iteration)
-
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json all at once; values as in `append_metrics`."""
+        """Write summary.json all at once; values as in `Metrics.append`."""
         text = json.dumps(plain(summary, "summary"), allow_nan=False, indent=2) + "\n"
         write_text(self.path / _SUMMARY, text)
 

@@ -42,7 +42,7 @@ def check(folder: RunFolder, newest: Restored | None, first: int) -> list[str]:
     Returns:
         Notes for the user.
     """
-    done = len(folder.read_metrics()) if newest is None else newest.step
+    done = len(folder.metrics.rows()) if newest is None else newest.step
     check_rows(folder, done)
     if newest is not None:
         return _check_covered(folder, newest)
@@ -108,7 +108,7 @@ def check_rows(folder: RunFolder, step: int) -> None:
     file = folder.path / "metrics.jsonl"
     if step and not file.exists():
         raise RunError(f"{file} is missing, with the rows of {step} iterations: {REMEDY}")
-    rows = [row for row in folder.read_metrics() if not _is_number(row.get("iteration")) or row["iteration"] < step]
+    rows = [row for row in folder.metrics.rows() if not _is_number(row.get("iteration")) or row["iteration"] < step]
     for i, row in enumerate(rows):
         if row.get("iteration") != i:
             raise RunError(

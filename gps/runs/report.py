@@ -74,7 +74,7 @@ def read(folder: RunFolder, name: str = "") -> Read:
     Errors:
         As in `gps.runs.finish.draw`; RunError where no iteration has ended.
     """
-    rows = folder.read_metrics()
+    rows = folder.metrics.rows()
     integrity.check(folder, folder.checkpoints.newest(), folder.experiment.run.first_checkpoint)
     if not rows:
         raise RunError(f"{folder.path} has no iteration yet, of which a report could tell")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gps.errors import not_installed
 from gps.experiments.experiment import Experiment
 from gps.runs.folder import TENSORBOARD, RunFolder
 from gps.settings import SettingsError
@@ -24,10 +25,7 @@ Row = Mapping[str, Any]
 def require_writer(experiment: Experiment) -> None:
     """Raise SettingsError where event files are asked for and the package that writes them is not installed."""
     if experiment.run.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise SettingsError(
-            "run.tensorboard = true: event files are written by tensorboardX, which is not installed: "
-            "pip install 'guided-policy-search[tensorboard]'"
-        )
+        raise SettingsError(not_installed("run.tensorboard = true", "tensorboardX", "tensorboard"))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
     guider, run = programs.guider, experiment.run
     beginning, evaluating, iterating = keys_of(run)
     begun = _begun(folder, programs, beginning)
-    first, state, best, rows = begun.first, begun.state, begun.best, folder.read_metrics()
+    first, state, best, rows = begun.first, begun.state, begun.best, folder.metrics.rows()
     began_at = time.time() if started is None else started
 
     def clock() -> float:
@@ -107,7 +107,7 @@ def _train(folder: RunFolder, quiet: bool, started: float | None, programs: Prog
             state = after
             row["seconds"] = clock()
             # metrics before the checkpoint: a kill between the two repeats the iteration, and loses no row
-            folder.append_metrics(row)
+            folder.metrics.append(row)
             if run.saves(i):
                 save(i + 1, on_host)
             log(row)
@@ -135,13 +135,13 @@ def _begun(folder: RunFolder, programs: Programs, key: PRNGKeyArray) -> _Begun:
     guider, run = programs.guider, folder.experiment.run
     restored, notes = restore(folder, guider)
     folder.sweep()
-    folder.rewind_metrics(restored.step if restored else 0)
+    folder.metrics.rewind(restored.step if restored else 0)
     processes.welcome({"settings": folder.settings, "first": restored.step if restored else 0})
     if restored is None:
         state = processes.shared(with_teacher(jax.jit(guider.init)(key), folder.experiment, guider))
         return _Begun(0, programs.place(state), Best(guider.policy(state)), 0.0, ())
     saved, i = restored.state, restored.meta["best_iteration"]
-    its = () if i is None else standing(folder.read_metrics()[i], guider.task)
+    its = () if i is None else standing(folder.metrics.rows()[i], guider.task)
     damages = (f"damaged checkpoint passed over: {damage}" for damage in restored.skipped)
     notes = (*notes, *damages, f"resumed after iteration {restored.step} of {run.iterations}")
     state = programs.place(processes.shared(saved.state))

@@ -30,11 +30,11 @@ def watch(
         wait: is called with seconds between two looks.
 
     Errors:
-        As in `RunFolder.read_metrics`.
+        As in `gps.runs.metrics.Metrics.rows`.
     """
     total = folder.experiment.run.iterations
     size = folder.metrics.size()  # first, so that a row that is added meanwhile is read later
-    rows = folder.read_metrics()
+    rows = folder.metrics.rows()
     with Progress(total, title, columns, stream, done=len(rows)) as progress:
 
         def show(rows: Sequence[dict[str, Any]], how: Callable[[dict[str, Any]], None]) -> None:
@@ -50,7 +50,7 @@ def watch(
             wait(POLL)
             before, last = len(rows), size
             size = folder.metrics.size()
-            rows = rows if size == last else folder.read_metrics()
+            rows = rows if size == last else folder.metrics.rows()
             if len(rows) < before:
                 progress.note(f"resumed after iteration {len(rows)}: later ones are computed again")
                 warnings = Warnings(rows)

@@ -170,7 +170,9 @@ def read_plan(path: str | os.PathLike[str], assignments: Sequence[str] = (), *, 
         _require_harmless(path, tables["options"])
         lists = {name: values for name, values in vary.items() if isinstance(values, list)}
         _require_no_code(path, [{"run": named}, base, *({name: v} for name, values in lists.items() for v in values)])
-    plan = Plan(settings, overlay(base, {"run": {**base.get("run", {}), **named}}), vary, tables["options"])
+    # figures of its own would take most of a short run's time
+    run = {"figures": False, **base.get("run", {}), **named}
+    plan = Plan(settings, {**base, "run": run}, vary, tables["options"])
     _check(plan, path)
     return plan
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gps.errors import not_installed
 from gps.settings import SettingsError
 from gps.sweeps.plan import Changes, Plan, Range
 
@@ -101,9 +102,7 @@ class _Optuna:
 
     def __init__(self, plan: Plan, out: Path, objective: str, minimize: bool):
         if importlib.util.find_spec("optuna") is None:
-            raise SettingsError(
-                "search = 'optuna': it is not installed: pip install 'guided-policy-search[optuna]', or take 'random'"
-            )
+            raise SettingsError(not_installed("search = 'optuna'", "Optuna", "optuna", ", or take 'random'"))
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -156,11 +155,12 @@ class _Optuna:
         return changes
 
     def tell(self, changes: Changes, value: float | None) -> None:
-        from optuna.trial import TrialState
-
-        lost = value is None or not math.isfinite(value)
-        for number in self._asked.pop(repr(changes), ()):
-            self._study.tell(number, None if lost else value, state=TrialState.FAIL if lost else TrialState.COMPLETE)
+        # Of a finished trial nothing can be told any more, not even that it failed: one that fails stays open, is asked
+        # for by the next process, and has its value from there. Where several workers run, open trials count as bad.
+        numbers = self._asked.pop(repr(changes), ())
+        if value is not None and math.isfinite(value):
+            for number in numbers:
+                self._study.tell(number, value)
 
     def _suggest(self, trial: Any, name: str, values: list[Any] | Range) -> Any:
         if isinstance(values, list):

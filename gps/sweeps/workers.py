@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gps.errors import UserError, printable
+from gps.errors import UserError, not_installed, printable
 from gps.settings import SettingsError
 
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # several may share a GPU
@@ -89,9 +89,7 @@ def jobs_of(executor: str, options: Mapping[str, Any], out: Path, trust: bool) -
         return _Processes(trust)
     package, kind = {"ray": ("ray", _Ray), "slurm": ("submitit", _Slurm)}[executor]
     if importlib.util.find_spec(package) is None:
-        raise SettingsError(
-            f"executor = {executor!r}: {package} is not installed: pip install 'guided-policy-search[{executor}]'"
-        )
+        raise SettingsError(not_installed(f"executor = {executor!r}", package, executor))
     try:
         return kind(dict(options), out, trust)
     except (TypeError, ValueError, NameError, RuntimeError, ConnectionError) as error:

@@ -246,7 +246,7 @@ def test_a_network_is_its_encoder_and_its_head_and_a_head_can_be_anothers(params
     first = jnp.asarray(FIRST)
     memories, z = NETWORK.run(params, h, x, first)
     encoder = NETWORK.without_head(params)
-    hs, features = NETWORK.encode(encoder, h, x, first)
+    hs, features = NETWORK.run(encoder, h, x, first, decode=False)
     np.testing.assert_array_equal(hs, memories)
     np.testing.assert_array_equal(features, memories)  # the head reads the memory
     np.testing.assert_array_equal(NETWORK.decode(params, features), z)

@@ -61,7 +61,7 @@ def trained(path: Path, settings: dict[str, Any]) -> RunFolder:
 def rows_of(folder: RunFolder) -> list[dict[str, Any]]:
     """A run's metrics, but for the times."""
     times = ("seconds", "iteration_seconds", "compiles")
-    return [{name: value for name, value in row.items() if name not in times} for row in folder.read_metrics()]
+    return [{name: value for name, value in row.items() if name not in times} for row in folder.metrics.rows()]
 
 
 def same(one: Any, other: Any) -> bool:

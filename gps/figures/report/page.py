@@ -14,9 +14,7 @@ import re
 from importlib import resources
 from typing import Any
 
-from gps.errors import UserError
-
-NEEDS = "a report draws with plotly, which is not installed: pip install 'guided-policy-search[report]'"
+from gps.errors import UserError, not_installed
 
 
 def page(title: str, report: dict[str, Any]) -> str:
@@ -55,5 +53,5 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs  # 0.1 s
     except ImportError as error:
-        raise UserError(NEEDS) from error
+        raise UserError(not_installed("a report", "plotly", "report")) from error
     return get_plotlyjs()

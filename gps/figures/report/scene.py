@@ -19,9 +19,11 @@ from jaxtyping import Float, Int
 
 from dynamics.camera import color_of
 from gps.figures.render import STATE, put
+from gps.figures.report.episodes import spread
 
 SIDES, RINGS = 16, 5  # of round shapes: facets around the axis, and circles from a pole to the equator
 MOST_FACES = 1500  # of a mesh; what has more is shown as its convex hull
+MOST_LINES = 28  # of a height field's grid in each direction; of one with more, so many are shown
 SHOWN_GROUPS = 3  # of geoms: 0 to 2, as MuJoCo's own viewer has it
 DISTANCE = 1.7  # of the eye, in lengths of the longest side of what is seen
 FLOOR = 1.0  # m, half the side of a plane without an end
@@ -43,7 +45,7 @@ class Part:
 
 
 def parts_of(model: mujoco.MjModel) -> list[Part]:
-    """The geoms that are shown; height fields and signed distance fields are left out."""
+    """The geoms that are shown; signed distance fields are left out."""
     parts = []
     for g in range(model.ngeom):
         shape, color = SHAPES.get(int(model.geom_type[g])), _color(model, g)
@@ -157,6 +159,20 @@ def _mesh(model, g) -> Mesh:
     return vertices[kept], np.searchsorted(kept, hull.simplices)
 
 
+def _hfield(model, g) -> Mesh:
+    """The surface alone, each cell of the grid as two triangles, split as MuJoCo splits it."""
+    number = model.geom_dataid[g]
+    rows, columns, at = model.hfield_nrow[number], model.hfield_ncol[number], model.hfield_adr[number]
+    length, width, height, _ = model.hfield_size[number]
+    down, across = spread(rows, MOST_LINES), spread(columns, MOST_LINES)
+    heights = model.hfield_data[at : at + rows * columns].reshape(rows, columns)[np.ix_(down, across)]
+    y, x = np.meshgrid(width * (2 * down / (rows - 1) - 1), length * (2 * across / (columns - 1) - 1), indexing="ij")
+    corner = np.arange(heights.size).reshape(heights.shape)
+    a, b, c, d = (part.ravel() for part in (corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]))
+    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    return np.stack([x, y, height * heights], -1).reshape(-1, 3), triangles
+
+
 def _ball() -> Mesh:
     """Of radius 1."""
     return _round(np.concatenate([QUARTER, QUARTER[-2::-1] * [1, -1]]))
@@ -188,6 +204,7 @@ SHAPES: Mapping[int, Callable[[mujoco.MjModel, int], Mesh]] = MappingProxyType(
             ("CYLINDER", _cylinder),
             ("ELLIPSOID", _ellipsoid),
             ("MESH", _mesh),
+            ("HFIELD", _hfield),
         )
     }
 )

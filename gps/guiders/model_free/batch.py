@@ -20,7 +20,7 @@ from gps.guiders.model_free.unroll import Unroll, advantages, values_after
 class Batch:
     """S sequences of W steps; W is 1 without memory."""
 
-    seen: dict[str, Float[Array, "W S n"]]  # normalised observations of guider and learner
+    seen: dict[str, Float[Array, "W S n"]]  # see `Networks.normalized`; "image" of the first environments' alone
     first: Bool[Array, "W S"]
     memories: dict[str, Float[Array, "S H"]]  # of policies and critics before the sequence
     action: Array  # raw, W S (nu)
@@ -84,11 +84,19 @@ def make_batch(
     return Batch(seen, first, starts, action, log_prob, weights, advantage, targets), before
 
 
-def sequences_of(batch: Batch, chosen: Array) -> Batch:
-    """Some of a batch's sequences."""
-    take = lambda x: x.at[:, chosen].get(mode="promise_in_bounds")  # noqa: E731
-    part = jax.tree.map(take, dataclasses.replace(batch, memories={}))
-    return dataclasses.replace(part, memories={name: memory[chosen] for name, memory in batch.memories.items()})
+def sequences_of(batch: Batch, chosen: Array, environments: int) -> Batch:
+    """Some of a batch's sequences, of so many environments side by side.
+
+    What is of the first environments alone must not be read where sequences of others are chosen.
+    """
+    part, number = chosen // environments, chosen % environments  # of the unroll, and of the environment
+
+    def take(x: Array) -> Array:
+        own = x.shape[1] * environments // batch.first.shape[1]
+        return x.at[:, part * own + number].get(mode="promise_in_bounds")
+
+    some = jax.tree.map(take, dataclasses.replace(batch, memories={}))
+    return dataclasses.replace(some, memories={name: memory[chosen] for name, memory in batch.memories.items()})
 
 
 def _weights(networks: Networks, plan: Plan, unroll: Unroll) -> dict[str, Array]:

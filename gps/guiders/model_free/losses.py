@@ -130,7 +130,8 @@ class Objective:
         """Features of policies, for a method that aligns them, and outputs of policies and critics."""
         networks, inputs = self.networks, (batch.memories, batch.seen, batch.first)
         encoded = tuple(name for name in names if networks.method.aligns and name in networks.method.policies)
-        features = networks.encode(params, encoded, *inputs)
+        ran = networks.run(params, encoded, *inputs, decode=False)
+        features = {name: own for name, (_, own) in ran.items()}
         z = {name: networks.decode(params, name, own) for name, own in features.items()}
         ran = networks.run(params, tuple(name for name in names if name not in z), *inputs)
         return features, z | {name: outputs for name, (_, outputs) in ran.items()}

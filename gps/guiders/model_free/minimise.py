@@ -50,7 +50,7 @@ class Minimiser:
 
         def step(carry, chosen):
             vector, optimizer_state, alpha = carry
-            part = sequences_of(batch, chosen)
+            part = sequences_of(batch, chosen, self.objective.settings.ppo.environments)
             loss = lambda vector: self.objective.total(start.params | tree(vector), part, alpha, terms)  # noqa: E731
             gradient, log = jax.grad(loss, has_aux=True)(vector)
             gradient, norm = self._clipped(gradient, sizes)

@@ -27,7 +27,7 @@ from policies.network import Network, NetworkPolicy
 from policies.normalize import Normalizer
 
 # "state" and "privileged_state" (... n), as environments give them; "image" (L P n) of the first P environments alone,
-# flattened, where no critic needs it and "state" does not end with it
+# flattened and in half precision, where no critic needs it and "state" does not end with it
 Observations = dict[str, Array]
 Parameters = dict[str, Any]  # by network: policies ("policy" where guider and learner are one) and critics
 
@@ -110,16 +110,9 @@ class Networks:
         return self.method.critic if name == "critic" else "learner"
 
     def normalized(self, normalizers: dict[str, Normalizer], obs: Observations) -> dict[str, Array]:
-        """What guider and learner see of observations, normalised for each; no learner's where its images are missing.
-
-        An environment of which there is no image shows zeros.
-        """
-        seen, state = {}, obs["state"]
-        if "image" in obs:
-            hidden = [(0, 0)] * (state.ndim - 2) + [(0, state.shape[-2] - obs["image"].shape[-2]), (0, 0)]
-            state = jnp.concatenate([state, jnp.pad(obs["image"], hidden)], axis=-1)
-        if state.shape[-1] == self.observed:
-            seen["learner"] = normalizers["learner"](state)
+        """What guider and learner see of observations, normalised for each, and an "image" as it is."""
+        seen = {name: o for name, o in obs.items() if name == "image"}
+        seen["learner"] = normalizers["learner"](obs["state"])
         if self.privileged:
             seen["guider"] = normalizers["guider"](self.everything(obs))
         return seen
@@ -135,47 +128,38 @@ class Networks:
         memories: dict[str, Float[Array, "B H"]],
         seen: dict[str, Float[Array, "L B n"]],
         first: Bool[Array, "L B"],
+        decode: bool = True,
     ) -> dict[str, tuple[Float[Array, "L B H"], Array]]:
         """Policies and critics over a sequence of normalised observations.
 
         Args:
             names: of policies and critics.
             memories: of each before the sequence.
+            seen: what `normalized` returns. Who sees an "image" is run for the members of the batch that have one.
             first: the step is the first of an episode.
+            decode: False for the features of policies in place of their outputs.
 
         Returns:
-            By name: memories after each step, and outputs (L B z) of a policy or values (L B) of a critic.
+            By name: memories after each step, and outputs (L B z) of a policy or values (L B) of a critic; zeros
+            where it was not run.
         """
         if self.shared and "guider" in names and "learner" in names:
             rest = tuple(name for name in names if name not in ("guider", "learner"))
             return self._both(params, memories, seen, first) | self.run(params, rest, memories, seen, first)
-        return {name: self._run(params, name, memories[name], seen, first) for name in names}
-
-    def encode(
-        self,
-        params: Parameters,
-        names: tuple[str, ...],
-        memories: dict[str, Float[Array, "B H"]],
-        seen: dict[str, Float[Array, "L B n"]],
-        first: Bool[Array, "L B"],
-    ) -> dict[str, Float[Array, "L B f"]]:
-        """The features of policies, as `run` makes outputs of them."""
-
-        def features(name):
-            inputs = self._inputs(name, seen, first)
-            return self._network(name).encode(self._own(params, name), memories[name], *inputs)[1]
-
-        return {name: features(name) for name in names}
+        return {name: self._run(params, name, memories[name], seen, first, decode) for name in names}
 
     def decode(self, params: Parameters, name: str, features: Float[Array, "*b f"]) -> Float[Array, "*b z"]:
         """The outputs that a policy makes of features."""
         return self.policy.decode(self._own(params, name), features)
 
-    def _run(self, params: Parameters, name: str, h: Array, seen: dict[str, Array], first: Array):
+    def _run(self, params: Parameters, name: str, h: Array, seen: dict[str, Array], first: Array, decode: bool):
         if name in self.method.critics:
             hs, values = self._network(name).run(params[name], h, seen[self.viewer(name)], first)
             return hs, values[..., 0]
-        return self._network(name).run(self._own(params, name), h, *self._inputs(name, seen, first))
+        x, first, side = self._inputs(name, seen, first)
+        hs, z = self._network(name).run(self._own(params, name), h[: x.shape[1]], x, first, side, decode)
+        others = (0, 0), (0, len(h) - x.shape[1]), (0, 0)
+        return jnp.pad(hs, others), jnp.pad(z, others)
 
     def _network(self, name: str) -> Network:
         """Of a policy or a critic."""
@@ -193,7 +177,12 @@ class Networks:
     def _inputs(self, name: str, seen: dict[str, Array], first: Array) -> tuple[Array, Array, Array | None]:
         """What the network of a policy is run on: what it sees, `first`, and side inputs."""
         x = seen[self.viewer(name)]
-        return self._guiders(x, first) if name in _SEE_ALL else (x, first, None)
+        if name in _SEE_ALL:
+            return self._guiders(x, first)
+        if "image" in seen:
+            shown = seen["image"].shape[1]
+            x, first = jnp.concatenate([x[:, :shown], seen["image"]], axis=-1), first[:, :shown]
+        return x, first, None
 
     def _both(self, params: Parameters, memories: dict[str, Array], seen: dict[str, Array], first: Array):
         """Guider and learner, one network, side by side: one program to compile instead of two."""

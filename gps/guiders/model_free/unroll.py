@@ -102,7 +102,7 @@ def collect(
         obs = {name: jnp.where(known[:, None], o, 0.0) for name, o in carry.states.obs.items()}
         if shown:
             images = jax.vmap(lambda state: image(task, state))(jax.tree.map(lambda a: a[:shown], carry.states))
-            obs["image"] = jnp.where(known[:shown, None], images, jnp.zeros(()))
+            obs["image"] = jnp.where(known[:shown, None], images, 0.0).astype(jnp.float16)  # they are most of an unroll
         seen = jax.tree.map(lambda x: x[None], networks.normalized(normalizers, obs))
         ran = networks.run(params, names, carry.memories, seen, carry.first[None])
         z: Array = ran[names[0]][1][0]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gps.errors import not_installed
 from gps.settings import SettingsError
 from gps.tasks.external.layouts import Layout
 from gps.tasks.task import ActionSpace, State
@@ -82,4 +83,4 @@ class External:
 
 def missing(name: str, package: str, extra: str, error: ImportError) -> SettingsError:
     """The error to raise where a task's package is not installed, or what it needs is not."""
-    return SettingsError(f"task {name} needs {package}: pip install 'guided-policy-search[{extra}]' ({error})")
+    return SettingsError(not_installed(f"task {name}", package, extra, f" ({error})"))

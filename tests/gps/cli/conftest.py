@@ -45,7 +45,7 @@ def without_times():
 
     def rows(folder: Path) -> list[dict]:
         times = ("seconds", "iteration_seconds", "compiles")
-        return [{k: v for k, v in row.items() if k not in times} for row in RunFolder.open(folder).read_metrics()]
+        return [{k: v for k, v in row.items() if k not in times} for row in RunFolder.open(folder).metrics.rows()]
 
     return rows
 

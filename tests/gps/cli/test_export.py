@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from support import processes
 
 import gps
+from gps.errors import UserError
 from gps.experiments.experiment import Experiment
-from gps.runs import export
+from gps.runs import export, export_onnx
 from gps.runs.export import Learner
 from gps.tasks import episodes
 
@@ -100,6 +102,63 @@ def test_a_learner_that_remembers_and_chooses_does_so_wherever_it_is(tmp_path):
     median, least = export.microseconds(tmp_path / "double", 10)  # it takes what a process of single precision has
     assert 0 < least <= median
     assert len({choice for choices in wanted for choice in choices}) > 1
+
+
+@pytest.mark.parametrize("memory", [0, 5])
+def test_an_onnx_model_acts_as_the_learner_does(tmp_path, memory):
+    pytest.importorskip("jax2onnx")
+    network = {"hidden": [6, 6], "memory": memory}
+    settings = {"run": {"task": "reacher", "guider": "ppo"}, "guider": {"learner": {"network": network}}}
+    guider = Experiment.resolve(settings).build()
+    policy = guider.policy(guider.init(jax.random.key(0)))
+    params = jax.tree.map(lambda p: 5.0 * p, policy.params)
+    normalizer = policy.normalizer.update(jax.random.normal(jax.random.key(1), (9, 8)), jax.numpy.ones(9))
+    learner = Learner(type(policy)(policy.network, policy.distribution, params, normalizer), guider.task)
+    path = export.write(learner, tmp_path / "out", {}, onnx=True)
+    code = f"""
+import sys
+for name in ("gps", "policies", "flax", "jax"):
+    sys.modules[name] = None  # can not be imported
+sys.path.insert(0, {str(path)!r})
+import numpy as np
+from learner import Learner
+learner = Learner()
+for episode in np.random.default_rng(0).normal(size=(2, 6, 8)):
+    learner.reset()
+    for o in episode:
+        print(*learner(o))
+"""
+    actions = [list(map(float, line.split())) for line in processes.printed(code).splitlines()]
+    wanted = []
+    for episode in np.random.default_rng(0).normal(size=(2, 6, 8)):
+        last = None
+        for o in episode:
+            action, last = learner(o, last)
+            wanted.append(action)
+    np.testing.assert_allclose(actions, wanted, atol=1e-5)
+    assert np.ptp(wanted, axis=0).min() > 0.1
+    assert export.microseconds(path, 10)[0] > 0
+
+
+def test_a_learner_that_jax2onnx_can_not_translate_is_refused_in_a_line():
+    pytest.importorskip("jax2onnx")
+
+    def act(memory, o):
+        return memory, jax.pure_callback(np.sin, jax.ShapeDtypeStruct(o.shape, o.dtype), o)
+
+    with pytest.raises(UserError, match=r"--format onnx: jax2onnx can not translate this learner: .*pure_callback"):
+        export_onnx.model(act, 0, 3)
+
+
+def test_without_jax2onnx_the_extra_is_named(finished, said, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "jax2onnx" else there(name, *a))
+    status, out, errors = said("export", finished, "--format", "onnx")
+    assert (status, out) == (2, [])
+    assert errors == [
+        "gps: --format onnx needs jax2onnx, which is not installed: pip install 'guided-policy-search[onnx]'"
+    ]
+    assert not Path("run-learner").exists()
 
 
 def test_nothing_is_overwritten(finished, said):

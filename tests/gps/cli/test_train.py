@@ -55,6 +55,17 @@ def test_a_run_is_trained_listed_evaluated_and_drawn(said, tiny, drawing, monkey
     assert out[-1].endswith("reacher by badmm, seed 0: 3 of 3 iterations")
 
 
+def test_a_run_that_is_to_have_no_figures_has_them_when_they_are_asked_for(said, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(finish, "draw", lambda folder, *_: drawn.append(folder.path.name) or [])
+    for name, figures in (("with", "true"), ("without", "false")):
+        assert said(*TRAIN, "--set", f"run.figures={figures}", "--out", name)[0] == 0
+        assert RunFolder.open(name).read_summary()["iterations"] == 3
+    assert drawn == ["with"]
+    assert said("plot", "without")[0] == 0
+    assert drawn == ["with", "without"]
+
+
 def test_a_run_whose_evaluation_diverges_has_no_number_and_yet_an_end(said, drawing, monkeypatch):
     """Some test targets start at a speed that the simulation does not survive; training goes on without them."""
     monkeypatch.setattr(finish, "draw", drawing)

@@ -30,7 +30,7 @@ def trained(monkeypatch):
     def quick(folder, *, quiet=False, programs=None):
         run = folder.settings["run"]
         quick.names.append(folder.path.name)
-        folder.rewind_metrics(0)
+        folder.metrics.rewind(0)
         for i in range(run["iterations"]):
             if i == 1 and folder.path.name in quick.diverging:
                 raise DivergedError("condition 1 lost all its samples")
@@ -38,7 +38,7 @@ def trained(monkeypatch):
             steps = (i + 1) * (100 if run["guider"] == "badmm" else 1000)
             row = {"iteration": i, "steps": steps, "iteration_seconds": 2.0}
             row |= {"test_solved": run["seed"], "test_episodes": 4}
-            folder.append_metrics(row | {"learner_return": -bad, "test_score": bad})
+            folder.metrics.append(row | {"learner_return": -bad, "test_score": bad})
         guider = programs.guider
         like = saved_like(guider, jax.eval_shape(guider.init, jax.random.key(0)))
         saved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)

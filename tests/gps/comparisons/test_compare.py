@@ -15,6 +15,7 @@ from gps.comparisons.compare import compare
 from gps.comparisons.statistics import Goals
 from gps.guiders.model_based.scaffold import ModelBased
 from gps.runs.folder import RunFolder
+from gps.runs.metrics import Metrics
 from gps.settings import SettingsError
 
 # What is run.
@@ -156,9 +157,9 @@ def test_the_csv_holds_them_as_plain_numbers(trained):
 
 
 def test_a_task_without_scores_has_no_columns_for_them(trained, monkeypatch):
-    keep = RunFolder.append_metrics
-    returns = lambda folder, row: keep(folder, {k: v for k, v in row.items() if not k.startswith("test_")})  # noqa: E731
-    monkeypatch.setattr(RunFolder, "append_metrics", returns)
+    keep = Metrics.append
+    returns = lambda metrics, row: keep(metrics, {k: v for k, v in row.items() if not k.startswith("test_")})  # noqa: E731
+    monkeypatch.setattr(Metrics, "append", returns)
     found = compared()
     header = found.text.splitlines()[0]
     assert "final return" in header
@@ -229,7 +230,7 @@ def test_two_seeds_are_trained_stopped_and_gone_on_with(capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines()[0] == "2 runs in out, 1 of them finished before"
     found = compared(guiders=["badmm"], out="out").result("reacher", "badmm")
     assert (found.finished, found.steps) == (2, 3 * 32)
-    last = [RunFolder.open(f"out/reacher-badmm-seed{seed}").read_metrics()[-1] for seed in (0, 1)]
+    last = [RunFolder.open(f"out/reacher-badmm-seed{seed}").metrics.rows()[-1] for seed in (0, 1)]
     scores = [row["test_score"] for row in last]
     assert found.final_score.value == pytest.approx(np.mean(scores))
     assert (found.final_score.low, found.final_score.high) == pytest.approx(tuple(sorted(scores)))

@@ -77,7 +77,7 @@ def test_goals_are_checked_before_anything_is_made(trained):
 
 def rewrite(path: Path, *, drop: int | None = None, **changes) -> None:
     """Take one row of a run's metrics out, or change its second row."""
-    rows = RunFolder.open(path).read_metrics()
+    rows = RunFolder.open(path).metrics.rows()
     rows[1] |= changes
     lines = [json.dumps(row) + "\n" for i, row in enumerate(rows) if i != drop]
     (path / "metrics.jsonl").write_text("".join(lines))

@@ -58,7 +58,7 @@ def contents(path: Path) -> dict[Path, bytes | None]:
 def test_a_place_that_is_taken_is_left_as_it_is(tmp_path, inside):
     path = tmp_path / "taken"
     if inside == "run":
-        RunFolder.create(path, EXPERIMENT).append_metrics({"iteration": 0})
+        RunFolder.create(path, EXPERIMENT).metrics.append({"iteration": 0})
     else:
         (path / inside).parent.mkdir(parents=True)
         (path / inside).write_text("mine")  # also a file where a subfolder should be

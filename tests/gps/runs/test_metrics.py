@@ -34,8 +34,8 @@ def strict(text: str):
 
 def test_metrics_come_back_as_plain_values(tmp_path):
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
-    assert run.read_metrics() == []
-    run.append_metrics(
+    assert run.metrics.rows() == []
+    run.metrics.append(
         {
             "iteration": np.int64(0),
             "cost": jnp.float32(0.1),
@@ -48,8 +48,8 @@ def test_metrics_come_back_as_plain_values(tmp_path):
             "half": jnp.bfloat16(1.5),
         }
     )
-    run.append_metrics({"iteration": 1})
-    rows = run.read_metrics()
+    run.metrics.append({"iteration": 1})
+    rows = run.metrics.rows()
     assert rows == [
         {
             "iteration": 0,
@@ -72,27 +72,27 @@ def test_metrics_come_back_as_plain_values(tmp_path):
 @pytest.mark.parametrize("value", [object(), 1j, b"bytes", {1, 2}])
 def test_a_value_that_cannot_be_written_is_named_and_nothing_is_written(tmp_path, value):
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
-    run.append_metrics({"iteration": 0})
+    run.metrics.append({"iteration": 0})
     with pytest.raises(TypeError, match=r"'metrics\.guider\.odd' is a "):
-        run.append_metrics({"iteration": 1, "guider": {"odd": [value]}})
-    assert run.read_metrics() == [{"iteration": 0}]
+        run.metrics.append({"iteration": 1, "guider": {"odd": [value]}})
+    assert run.metrics.rows() == [{"iteration": 0}]
 
 
 def test_a_torn_last_line_is_ignored_wherever_it_is_torn(tmp_path):
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     rows = [{"iteration": i, "cost": 1.5 * i, "name": "ä"} for i in range(3)]
     for row in rows:
-        run.append_metrics(row)
+        run.metrics.append(row)
     file = run.path / "metrics.jsonl"
     whole = file.read_bytes()
     start = len(b"".join(whole.splitlines(keepends=True)[:2]))
     for end in range(start, len(whole)):
         file.write_bytes(whole[:end])
-        assert run.read_metrics() == rows[:2]
-        run.append_metrics({"iteration": 7})  # does not glue itself to the rest of the torn line
-        assert run.read_metrics() == [*rows[:2], {"iteration": 7}]
+        assert run.metrics.rows() == rows[:2]
+        run.metrics.append({"iteration": 7})  # does not glue itself to the rest of the torn line
+        assert run.metrics.rows() == [*rows[:2], {"iteration": 7}]
         file.write_bytes(whole[:end])
-        run.rewind_metrics(2)
+        run.metrics.rewind(2)
         assert file.read_bytes() == whole[:start]
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     for bad in (b'{"iteration": 1, "co\n', b"[1]\n", b"\xff\n"):
         (run.path / "metrics.jsonl").write_bytes(b'{"iteration": 0}\n' + bad + b'{"iteration": 2}\n')
-        for reading in (run.read_metrics, lambda: run.rewind_metrics(1)):
+        for reading in (run.metrics.rows, lambda: run.metrics.rewind(1)):
             with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: not a JSON object"):
                 reading()
         assert (run.path / "metrics.jsonl").read_bytes().count(b"\n") == 3
@@ -108,11 +108,11 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
 
 def test_rewind_drops_the_iterations_that_are_run_again(tmp_path, monkeypatch):
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
-    run.rewind_metrics(0)
+    run.metrics.rewind(0)
     assert not (run.path / "metrics.jsonl").exists()
     for iteration in (0, 1, 2, 3):
-        run.append_metrics({"iteration": iteration, "cost": 0.1})
-    run.append_metrics({"note": "without iteration"})
+        run.metrics.append({"iteration": iteration, "cost": 0.1})
+    run.metrics.append({"note": "without iteration"})
     before = (run.path / "metrics.jsonl").read_bytes()
 
     def die(*_):
@@ -121,20 +121,20 @@ def test_rewind_drops_the_iterations_that_are_run_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", die)
         with pytest.raises(Killed):
-            run.rewind_metrics(2)
+            run.metrics.rewind(2)
     assert (run.path / "metrics.jsonl").read_bytes() == before
-    run.rewind_metrics(2)
+    run.metrics.rewind(2)
     kept = before.splitlines(keepends=True)
     assert (run.path / "metrics.jsonl").read_bytes() == kept[0] + kept[1] + kept[4]
-    run.append_metrics({"iteration": 2})
-    assert [row.get("iteration") for row in run.read_metrics()] == [0, 1, None, 2]
+    run.metrics.append({"iteration": 2})
+    assert [row.get("iteration") for row in run.metrics.rows()] == [0, 1, None, 2]
 
 
 def test_sums_name_the_row_that_has_changed(tmp_path):
     """Any bit of the rows that they are over; rows after these may be other ones."""
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     for iteration in range(4):
-        run.append_metrics({"iteration": iteration, "cost": 0.5 * iteration})
+        run.metrics.append({"iteration": iteration, "cost": 0.5 * iteration})
         if iteration == 2:
             sums = run.metrics.sums()
     again = RunFolder.open(run.path).metrics
@@ -160,7 +160,7 @@ def test_rows_are_counted_without_being_read(tmp_path):
     run = RunFolder.create(tmp_path / "run", EXPERIMENT)
     assert run.metrics.count() == 0
     for iteration in range(3):
-        run.append_metrics({"iteration": iteration, "padding": "x" * 2**20})
+        run.metrics.append({"iteration": iteration, "padding": "x" * 2**20})
     assert run.metrics.count() == 3
     (run.path / "metrics.jsonl").write_bytes(b'odd\n{}\n{"torn')
     assert run.metrics.count() == 2
@@ -192,13 +192,13 @@ def test_summary_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_a_killed_process_leaves_every_line_it_reported(tmp_path):
-    """Each line is on the disk when append_metrics returns; the reader never sees half of one."""
+    """Each line is on the disk when `append` returns; the reader never sees half of one."""
     code = """
 import sys
 from gps.runs.folder import RunFolder
 run = RunFolder.open(sys.argv[1])
 for iteration in range(10**6):
-    run.append_metrics({"iteration": iteration, "padding": "x" * 20000})
+    run.metrics.append({"iteration": iteration, "padding": "x" * 20000})
     print(iteration, flush=True)
 """
     RunFolder.create(tmp_path / "run", EXPERIMENT)
@@ -211,6 +211,6 @@ for iteration in range(10**6):
         child.kill()
         rest = child.communicate()[0].splitlines()
     reported = int(rest[-1]) if rest else 30
-    rows = RunFolder.open(tmp_path / "run").read_metrics()
+    rows = RunFolder.open(tmp_path / "run").metrics.rows()
     assert [row["iteration"] for row in rows] == list(range(len(rows)))
     assert len(rows) - 1 in (reported, reported + 1)

@@ -67,7 +67,7 @@ def at(plant):
 
 
 def rows(out):
-    return [{k: v for k, v in row.items() if k not in OWN} for row in RunFolder.open(out).read_metrics()]
+    return [{k: v for k, v in row.items() if k not in OWN} for row in RunFolder.open(out).metrics.rows()]
 
 
 def fails_at(monkeypatch, name, count, fail):
@@ -104,7 +104,7 @@ def test_a_run_on_a_plant_is_the_run_in_simulation(whole, trained, plant):
     told = RunFolder.open("whole")
     assert told.read_summary()["plant"] == plant[0].address
     assert "plant" not in RunFolder.open("simulated").read_summary()
-    assert [row["answer_ms"] > 0 for row in told.read_metrics()] == [False, True, False]
+    assert [row["answer_ms"] > 0 for row in told.metrics.rows()] == [False, True, False]
 
 
 def test_a_plant_that_dies_ends_the_run_in_one_line_and_the_run_goes_on(whole, plant, trained, monkeypatch, port):

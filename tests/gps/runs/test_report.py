@@ -57,7 +57,7 @@ def numbers(coded: dict) -> np.ndarray:
 
 
 def test_a_page_has_the_curves_and_the_results_of_the_metrics(whole, page_of):
-    rows, found = whole.read_metrics(), held(page_of)["sections"]
+    rows, found = whole.metrics.rows(), held(page_of)["sections"]
     panels = {panel["title"]: panel for panel in found["Learning"]["panels"]}
     curves = {trace.get("name"): trace for trace in panels["distance (cm)"]["data"]}
     for name, field in (("learner, test conditions", "test_score"), ("learner, training conditions", "train_score")):
@@ -137,8 +137,8 @@ def test_a_run_without_checkpoint_or_iteration_is_shown_as_far_as_it_is(whole, t
     begun = RunFolder.create(tmp_path / "run", tiny("run.checkpoint_every=3"))
     with pytest.raises(RunError, match="has no iteration yet"):
         report.read(begun)
-    for row in whole.read_metrics()[:2]:
-        begun.append_metrics(row)
+    for row in whole.metrics.rows()[:2]:
+        begun.metrics.append(row)
     found = held(report.of_run(report.read(begun), None, pytest.fail))
     assert ["iterations", "2 of 3"] in found["facts"]
     assert "Replay" not in found["sections"]
@@ -197,7 +197,7 @@ def test_in_a_browser_curves_tell_their_numbers_and_the_replay_moves(whole, page
         page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)  # the second of three iterations
         found.when("document.querySelector('#Learning .panel .hoverlayer').textContent.includes('test conditions')")
         said = curves.locator(".hoverlayer").text_content()
-        score = whole.read_metrics()[1]["test_score"]
+        score = whole.metrics.rows()[1]["test_score"]
         assert float(re.search(r"learner, test conditions : ([\d.]+)", said)[1]) == pytest.approx(score, rel=1e-3)
         page.locator("#replay-series").scroll_into_view_if_needed()
         found.when("document.querySelector('#replay-scene')?.data?.length > 3")
@@ -213,7 +213,7 @@ def test_in_a_browser_curves_tell_their_numbers_and_the_replay_moves(whole, page
 def test_in_a_browser_a_hostile_run_is_only_text(whole, tmp_path):
     run = replace(
         report.read(whole, HOSTILE),
-        rows=[{**row, HOSTILE: 1.0} for row in whole.read_metrics()],
+        rows=[{**row, HOSTILE: 1.0} for row in whole.metrics.rows()],
         versions={HOSTILE: HOSTILE},
     )
     run = replace(run, settings={**run.settings, "run.task": HOSTILE, HOSTILE: HOSTILE})

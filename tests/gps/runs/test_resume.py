@@ -117,7 +117,7 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(guider, task, changes, quick, 
     ],
 )
 def test_rows_that_are_lost_are_named(finished, tiny, drawing, kept, words):
-    rows = finished.read_metrics()
+    rows = finished.metrics.rows()
     rewrite(finished, [rows[i] for i in kept])
     refused(finished, tiny, rf"run/metrics\.jsonl {words}")
     with pytest.raises(RunError, match=rf"run/metrics\.jsonl {words}"):
@@ -137,7 +137,7 @@ def test_metrics_that_are_missing_are_named(finished, tiny, drawing):
 @pytest.mark.parametrize("name", ["iteration", "steps", "iteration_seconds"])
 @pytest.mark.parametrize("value", [None, "2"])
 def test_a_row_without_its_numbers_is_named(finished, tiny, name, value):
-    rows = finished.read_metrics()
+    rows = finished.metrics.rows()
     rows[2][name] = value
     rewrite(finished, rows)
     words = f"has the row of iteration {value} where" if name == "iteration" else f" 2 has no number '{name}': restore"
@@ -146,12 +146,12 @@ def test_a_row_without_its_numbers_is_named(finished, tiny, name, value):
 
 def test_rows_after_the_checkpoint_are_computed_again(finished):
     """Also where some of them are lost; the run ends as it did."""
-    rows = finished.read_metrics()
+    rows = finished.metrics.rows()
     for kept in ([0, 1], [0, 1, 2], [0, 1, 3]):
         shutil.rmtree(finished.checkpoints.folder / "00000004")
         rewrite(finished, [rows[i] for i in kept])
         train.train(finished, quiet=True)
-        assert without_times(finished.read_metrics()) == without_times(rows)
+        assert without_times(finished.metrics.rows()) == without_times(rows)
 
 
 # Checkpoints.
@@ -164,7 +164,7 @@ def test_lost_checkpoints_do_not_start_a_run_anew(finished, tiny, ended):
         rewrite(finished, [])
     else:
         (finished.path / "summary.json").unlink()
-        rewrite(finished, finished.read_metrics()[:3])
+        rewrite(finished, finished.metrics.rows()[:3])
     iterations = 4 if ended else 3
     refused(finished, tiny, f"run/checkpoints holds no checkpoint, and {iterations} iterations were run: restore that")
 
@@ -174,10 +174,10 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(finished, rows):
     """The second row is written before the first checkpoint, so that a kill can come between the two."""
     shutil.rmtree(finished.checkpoints.folder)
     (finished.path / "summary.json").unlink()
-    whole = finished.read_metrics()
+    whole = finished.metrics.rows()
     rewrite(finished, whole[:rows])
     train.train(finished, quiet=True)
-    assert without_times(finished.read_metrics()) == without_times(whole)
+    assert without_times(finished.metrics.rows()) == without_times(whole)
 
 
 def test_damaged_checkpoints_are_found_before_the_settings_change(finished, tiny):
@@ -220,7 +220,7 @@ with RunFolder.open({str(finished.path)!r}).locked():
     try:
         assert child.stdout.readline() == "locked\n"
         refused(finished, tiny, "another process trains .*run: wait for its end, or start anew with another --out")
-        assert len(finished.read_metrics()) == 4  # a reader need not wait
+        assert len(finished.metrics.rows()) == 4  # a reader need not wait
         assert load(RunFolder.open(finished.path)).state is not None
     finally:
         child.kill()
@@ -240,7 +240,7 @@ def test_a_run_is_locked_from_its_start_to_its_end(tiny, tmp_path, monkeypatch):
 
         return looked
 
-    monkeypatch.setattr(folder, "rewind_metrics", look(folder.rewind_metrics))  # its first change
+    monkeypatch.setattr(folder.metrics, "rewind", look(folder.metrics.rewind))  # its first change
     monkeypatch.setattr(folder, "write_summary", look(folder.write_summary))  # and its last
     train.train(folder, quiet=True)
     assert len(locked) == 3  # the summary is written before the figures and after them

@@ -44,7 +44,7 @@ def test_event_files_hold_each_row_once(tmp_path):
     longer = Experiment.resolve(SETTINGS | {"run": SETTINGS["run"] | {"iterations": 3}})
     folder = resumed(tmp_path / "run", longer)
     train(folder, quiet=True)
-    rows, scalars = folder.read_metrics(), read(folder.path / "tensorboard")
+    rows, scalars = folder.metrics.rows(), read(folder.path / "tensorboard")
     assert len(rows) == 3
     for name in ("learner_return", "train_return", "seconds"):
         assert list(scalars[name]) == [row["steps"] for row in rows]
@@ -74,4 +74,4 @@ def test_without_the_package_nothing_is_begun(tmp_path, monkeypatch):
     )
     with pytest.raises(SettingsError, match=r"run.tensorboard = true.*pip install"):
         train(folder)
-    assert not folder.read_metrics()
+    assert not folder.metrics.rows()

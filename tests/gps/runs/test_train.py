@@ -109,7 +109,7 @@ def test_evaluations_and_checkpoints_come_when_they_are_due(tiny, tmp_path):
     changes = ("run.iterations=5", "run.evaluate_every=3", "run.checkpoint_every=4")
     folder = RunFolder.create(tmp_path / "run", tiny(*changes))
     train.train(folder, quiet=True)
-    assert ["test_score" in row for row in folder.read_metrics()] == [False, False, True, False, True]
+    assert ["test_score" in row for row in folder.metrics.rows()] == [False, False, True, False, True]
     assert folder.checkpoints.steps() == [4, 5]
 
 
@@ -125,7 +125,7 @@ def test_the_summary_says_what_was_done(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(simulator, "_simulate", count)
     returned = train.train(folder, quiet=True)
-    summary, rows = folder.read_summary(), folder.read_metrics()
+    summary, rows = folder.read_summary(), folder.metrics.rows()
     assert summary == json.loads(json.dumps(returned))
     collected = 2 * 2 * 8  # targets x samples x horizon
     assert [row["steps"] for row in rows] == [collected, 2 * collected, 3 * collected]
@@ -164,7 +164,7 @@ def test_samples_that_diverge_are_counted_and_left_out(tiny, tmp_path, shared_pr
 
     monkeypatch.setattr(programs, "collect", watch)
     summary = train.train(folder, quiet=True)
-    rows = folder.read_metrics()
+    rows = folder.metrics.rows()
     assert [row["diverged_samples"] for row in rows] == lost == [1, 1, 1]
     assert summary["diverged_samples"] == 3
     assert [name for name, leaf in state_of(folder).items() if not np.isfinite(leaf).all()] == []
@@ -178,7 +178,7 @@ def test_a_condition_without_a_sound_sample_ends_the_run_in_words(tiny, tmp_path
             train.train(folder, quiet=True)
         assert "\n" not in str(error.value)
         assert [entry.name for entry in folder.checkpoints.folder.iterdir()] == ["00000000"]
-        assert folder.read_metrics() == []
+        assert folder.metrics.rows() == []
 
 
 def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, shared_programs, monkeypatch):
@@ -198,7 +198,7 @@ def test_a_run_goes_on_from_where_a_condition_was_lost(run_of, tiny, tmp_path, s
         with pytest.raises(DivergedError, match=r"condition\(s\) \[1\]"):
             train.train(folder, quiet=True)
     assert folder.checkpoints.steps() == [2, 3]
-    assert len(folder.read_metrics()) == 3
+    assert len(folder.metrics.rows()) == 3
     train.train(folder, quiet=True)
     assert_same_run(folder, run_of(*LONG))
 

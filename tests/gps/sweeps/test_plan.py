@@ -28,6 +28,12 @@ def test_a_file_says_what_is_varied_and_what_is_not(plan):
     assert (experiment.guider.ppo.updates, experiment.guider.ppo.environments) == (3, 12)
 
 
+def test_runs_draw_figures_of_their_own_where_the_file_says_so(plan):
+    own = [plan("guider.ppo.clip = [0.1]", settings=line).experiment({}, 0) for line in ("", "run.figures = true")]
+    assert [experiment.run.figures for experiment in own] == [False, True]
+    assert not own[0].differences(own[1]).keys() - {"run.figures"}
+
+
 def test_names_of_cells_are_short_and_can_be_folders(plan):
     made = plan("guider.region.size = [0.1]\nguider.ppo.clip = [0.2]\nguider.learner.network.hidden = [[8, 8], [4]]")
     assert made.name({"guider.region.size": 0.1, "guider.ppo.clip": 0.2}) == "size=0.1,clip=0.2"

@@ -95,6 +95,22 @@ def test_optuna_goes_on_where_it_was_stopped(plan, formula, tmp_path):
     assert len(results) >= 5  # of six trials; the optimiser may come to a cell again
 
 
+def test_optuna_is_told_what_comes_of_a_cell_that_failed_before(plan, formula, tmp_path):
+    import optuna
+
+    made = plan("guider.ppo.updates = [1, 2]", values='search = "optuna"\ntrials = 6')
+    formula(lambda experiment: None if experiment.guider.ppo.updates == 2 else score(experiment))
+    sweep(made, tmp_path, tell=lambda _: None)
+    jobs = formula(score)
+    sweep(made, tmp_path, tell=lambda _: None)
+    assert jobs.ran == ["updates=2-seed0"]
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.log")))
+    trials = optuna.load_study(study_name="sweep", storage=storage).trials
+    assert {trial.params["guider.ppo.updates"] for trial in trials} == {0, 1}  # places in the list
+    expected = [score(made.experiment({"guider.ppo.updates": 1 + t.params["guider.ppo.updates"]}, 0)) for t in trials]
+    assert [trial.value for trial in trials] == expected
+
+
 def test_mistakes_are_errors_before_anything_is_run(plan, formula, tmp_path):
     jobs = formula(score)
     with pytest.raises(SettingsError, match=r"unknown objective 'lerner_return'; did you mean 'learner_return'"):

@@ -273,7 +273,7 @@ def test_a_run_is_saved_also_where_its_environment_fails_in_an_evaluation(whole,
         patch.setattr(Programs, "evaluate", fails)
         with pytest.raises(TaskError, match="broke"):
             train.train(folder, quiet=True)
-    assert (folder.checkpoints.steps(), len(folder.read_metrics())) == ([1], 1)
+    assert (folder.checkpoints.steps(), len(folder.metrics.rows())) == ([1], 1)
     train.train(folder, quiet=True)
     assert same(load(folder).state, load(whole).state)
 
@@ -319,7 +319,7 @@ def test_environments_that_can_not_be_made_are_named(monkeypatch):
         wheel(horizon=0)
     assert task_named("gymnasium:CartPole-v1").horizon == 500
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(SettingsError, match=r"gymnasium:X-v0 needs Gymnasium: pip install '.*\[gymnasium\]'"):
+    with pytest.raises(SettingsError, match=r"gymnasium:X-v0 needs Gymnasium, .*: pip install '.*\[gymnasium\]'"):
         task_named("gymnasium:X-v0")
 
 

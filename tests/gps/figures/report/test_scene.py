@@ -5,8 +5,10 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+from support.browser import opened
 
 from gps.figures.report import scene
+from gps.figures.report.page import page
 from gps.figures.report.replay import FINE, coded, staged
 
 TETRAHEDRON = "0 0 0  0.3 0 0  0 0.2 0  0 0 0.1"
@@ -108,6 +110,70 @@ def test_a_mesh_of_many_faces_is_its_convex_hull(monkeypatch, model):
     assert {frozenset(triangle) for triangle in triangles.tolist()} == {
         frozenset({0, 1, 2, 3} - {left}) for left in range(4)
     }
+
+
+HILLS = """
+<mujoco>
+  <asset><hfield name="hills" nrow="{rows}" ncol="5" size="0.4 0.3 0.2 0.05"/></asset>
+  <worldbody>
+    <geom name="ground" type="hfield" hfield="hills" pos="0.1 0 -0.3" euler="0 20 40"/>
+    <body><freejoint/><geom size="0.05"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+def hills(rows):
+    model = mujoco.MjModel.from_xml_string(HILLS.format(rows=rows))
+    model.hfield_data[:] = np.random.default_rng(1).uniform(size=model.nhfielddata)
+    return model
+
+
+def test_a_height_field_is_as_high_as_mujocos_rays_say():
+    """At random places, of which each is above one triangle."""
+    model = hills(rows=4)
+    vertices, triangles = scene.parts_of(model)[0].mesh
+    data, rng = mujoco.MjData(model), np.random.default_rng(2)
+    mujoco.mj_forward(model, data)
+    down, shown = data.geom("ground").xmat.reshape(3, 3)[:, 2] * -1.0, np.zeros((1, 1), np.int32)
+    for place in rng.uniform([-0.39, -0.29], [0.39, 0.29], (40, 2)):
+        start = data.geom("ground").xmat.reshape(3, 3) @ [*place, 1.0] + data.geom("ground").xpos
+        length = mujoco.mj_ray(model, data, start, down, None, 1, 1, shown)  # without the ball
+        ways = [np.linalg.solve(np.stack([b - a, c - a, -down], 1), start - a) for a, b, c in vertices[triangles]]
+        (hit,) = {round(way[2], 6) for way in ways if min(way[0], way[1], 1 - way[0] - way[1]) > 0}
+        assert hit == pytest.approx(length, abs=1e-5)
+
+
+def test_of_a_fine_height_field_some_points_are_shown():
+    vertices, triangles = scene.parts_of(hills(rows=401))[0].mesh
+    assert (len(vertices), len(triangles)) == (5 * scene.MOST_LINES, 2 * 4 * (scene.MOST_LINES - 1))
+    ends = scene.parts_of(hills(rows=401))[0].mesh[0][[0, -1]]
+    middle = np.array([0.1, 0.0, -0.3])
+    flat = (ends - middle) @ scene.rotation(hills(rows=401).geom_quat[0])
+    np.testing.assert_allclose(flat[:, :2], [[-0.4, -0.3], [0.4, 0.3]], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_height_field_stands_still_below_what_moves(tmp_path):
+    model = hills(rows=4)
+    data = mujoco.MjData(model)
+    state = np.empty(mujoco.mj_stateSize(model, scene.STATE))
+    mujoco.mj_getState(model, data, state, scene.STATE)
+    states = state + np.linspace(0, 1, 3)[:, None] * (np.arange(len(state)) == 3)  # it rises: time, x, y, z, ...
+    drawn, poses = staged(model, states[None])
+    acted = {name: coded(np.zeros((1, 3))) for name in ("x", "u", "cost")} | {"poses": poses[0], "said": ""}
+    one = {"name": "one", "acted": {"learner": acted}, "target": None}
+    replay = {"times": [0.0, 1.0, 2.0], "scene": drawn, "conditions": [one]}
+    section = {"title": "Replay", "replay": replay}
+    file = tmp_path / "page.html"
+    file.write_text(page("hills", {"facts": [], "notes": [], "axes": {}, "sections": [section]}))
+    with opened(file, tmp_path / "profile") as found:
+        found.when("document.querySelector('#replay-scene')?.data?.length > 1")
+        ground = found.page.evaluate("(({i, z}) => ({i, z}))(document.querySelector('#replay-scene').data[0])")
+        (part,) = [part for part in scene.parts_of(model) if part.name == "ground"]
+        np.testing.assert_allclose(ground["z"], part.mesh[0][:, 2], atol=1e-5)
+        assert len(ground["i"]) == 2 * 3 * 4
+        assert found.errors == []
 
 
 def test_the_page_is_told_where_bodies_move_and_what_stands_still(model, states):

@@ -11,6 +11,7 @@ import pytest
 from support.model_free import L, N, finite, guider_of, kl, programs, same, thrown, updated, viewing
 from support.toys import Clock, Watched
 
+from gps.guiders.model_free.batch import sequences_of
 from gps.guiders.model_free.plan import ALIGN
 from gps.guiders.model_free.settings import SittSettings
 from policies.network import HEAD
@@ -195,12 +196,40 @@ def test_an_image_is_made_for_a_learner_that_sees_a_step_and_for_nobody_else(aga
     assert task.looks == 2 * L * shown
     unroll = samples[1][1]
     assert unroll.obs["image"].shape == (L, shown, 36)
-    np.testing.assert_array_equal(unroll.obs["image"], np.repeat(unroll.obs["state"][:, :shown, 1:], 36, axis=-1))
+    numbers = np.asarray(unroll.obs["state"], np.float16)[:, :shown, 1:]
+    np.testing.assert_array_equal(unroll.obs["image"], np.repeat(numbers, 36, axis=-1))
     assert "image" not in unroll.final
     assert {name for name, own in states[0].params.items() if "eyes" in own["params"]} == {"learner"}
     assert moved(states[0].params["learner"]["params"], states[1].params["learner"]["params"]) >= {"eyes", "input"}
     assert all(finite(state.params) for state in states)
     assert float(rows[1]["kl_to_learner"]) > 0.0
+
+
+def test_what_alignment_makes_of_images_is_what_the_learner_would_do():
+    """Against its policy, step by step, in the paired environments, whose sequences are taken in another order."""
+    guider = guider_of("sitt", Watched(), memory=3, window=L // 2)
+    states, samples, _ = updated(guider, 2)
+    state, unroll, before = states[1], samples[1][1], states[1].running.memories["learner"]
+    assert not np.any(before[guider.paired :])  # nobody sees what happens there
+    batch, after = viewing(guider)(state, unroll)[1:]
+    order = guider._orders(guider.plan, jax.random.key(1))[1][0, 0]
+    assert len(order) < batch.first.shape[1]
+    some = sequences_of(batch, order, N)
+    z = guider.networks.run(state.params, ("learner",), some.memories, some.seen, some.first)["learner"][1]
+
+    policy = guider.policy(state)
+    step = jax.jit(jax.vmap(lambda h, o: policy.moments(h, o)))
+    h, means = before[: guider.paired], []
+    seen = np.concatenate([unroll.obs["state"][:, : guider.paired], unroll.obs["image"]], axis=-1)
+    for first, o in zip(unroll.first, seen, strict=True):
+        h, mean, _ = step(jnp.where(first[: guider.paired, None], 0.0, h), o)
+        means.append(mean)
+    np.testing.assert_allclose(after["learner"][: guider.paired], h, atol=1e-6)
+    W = guider.window
+    for sequence, outputs in zip(np.asarray(order), jnp.swapaxes(z, 0, 1), strict=True):
+        row, environment = divmod(sequence, N)
+        expected = np.stack(means)[row * W : (row + 1) * W, environment]
+        np.testing.assert_allclose(guider.networks.distribution.action_moments(outputs)[0], expected, atol=1e-5)
 
 
 def test_a_guider_without_images_acts_on_what_is_left_of_all_observations():
@@ -233,7 +262,7 @@ def test_guiders_and_critics_beside_a_learner_that_sees_do_without_images(name):
     jax.effects_barrier()
     assert task.looks == 3 * L * N
     assert {own for own, params in states[0].params.items() if "eyes" in params["params"]} == {"learner"}
-    assert same(samples[0][1].obs["image"][..., :1], samples[0][1].obs["state"][..., 1:])
+    assert same(samples[0][1].obs["image"][..., :1], samples[0][1].obs["state"][..., 1:].astype(np.float16))
     assert moved(states[2].params["learner"]["params"], states[3].params["learner"]["params"]) >= {"eyes", "input"}
 
 
@@ -256,7 +285,8 @@ def test_the_pull_can_be_on_features(trained):
     other = guider_of("sitt", sitt=dataclasses.replace(guider.settings.sitt, pull_on="features"))
     log = gradients(other, state, batch, ("informed",))[1]
     names = ("guider", "proxy")
-    own, mirrored = guider.networks.encode(state.params, names, batch.memories, batch.seen, batch.first).values()
+    inputs = batch.memories, batch.seen, batch.first
+    own, mirrored = (part for _, part in guider.networks.run(state.params, names, *inputs, decode=False).values())
     assert float(log["loss_informed"]) == pytest.approx(0.3 * float(np.abs(own - mirrored).mean()), rel=1e-5)
 
 
