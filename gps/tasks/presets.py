@@ -122,6 +122,27 @@ FLIGHT: Tables = {
 }
 
 
+# Whole episodes: all environments begin them at once.
+DRAWER: Tables = {
+    "run": {"iterations": 25, "evaluate_every": 5, "checkpoint_every": 5},
+    "guider": {
+        "learner": {"network": {"vision": {"encoder": "strided"}}},
+        "ppo": {
+            "environments": 128,
+            "unroll": 150,
+            "updates": 4,
+            "minibatches": 16,
+            "learning_rate": 1e-3,
+            "discount": 0.98,
+            "entropy": 0.003,
+            "reward_scale": 0.3,
+        },
+        "sitt": {"price": 0.05, "pull": 0.03, "paired": 0.125, "epochs": 4},
+        "teacher": {"updates": 80},
+    },
+}
+
+
 def locomotion(
     reward_scale: float = 1.0, discount: float = 0.99, delta: float = 0.1, follow: float = 2.0, entropy: float = 0.01
 ) -> Tables:
