@@ -150,7 +150,7 @@ TASKS: dict[str, Entry] = {
         "drawer",
         "DrawerVisionSettings",
         "an arm opens one of three drawers, which its learner sees by a camera that the arm can block",
-        presets.DOOR,
+        presets.PEG,
         presets.DRAWER,
     ),
     "tiger-door": _model_free(

@@ -137,7 +137,7 @@ DRAWER: Tables = {
             "entropy": 0.003,
             "reward_scale": 0.3,
         },
-        "sitt": {"price": 0.05, "pull": 0.03, "paired": 0.125, "epochs": 4},
+        "sitt": {"price": 0.1, "pull": 0.03, "paired": 0.125, "epochs": 4},
         "teacher": {"updates": 80},
     },
 }

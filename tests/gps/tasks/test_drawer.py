@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from dynamics.simulator import joints_size
+from gps.experiments.experiment import Experiment
 from gps.settings import SettingsError, from_dict
 from gps.tasks.check import check_task
 from gps.tasks.mujoco.drawer import DRAWERS, Drawer, DrawerSettings
@@ -222,6 +223,15 @@ def handle_in(image, data) -> tuple[np.ndarray, np.ndarray]:
         cast[i] = hit[0] >= 0 and np.array_equal(MODEL.geom_rgba[hit[0]], BAR)
     seen = image[rows, columns]
     return seen[..., 2] > 1.5 * seen[..., 0], cast
+
+
+@pytest.mark.parametrize("guider", ["badmm", "plato", "sitt", "dagger"])
+def test_its_defaults_suit_guiders_of_both_kinds(guider):
+    camera = {"camera": {"height": 8, "width": 8}}
+    built = Experiment.resolve(
+        {"run": {"task": "drawer", "guider": guider, "engine": "mujoco"}, "task": camera}
+    ).build()
+    assert built.task.observation_size == 14 + 8 * 8 * 3
 
 
 def test_the_camera_sees_the_handle_unless_the_arm_is_before_it():
