@@ -45,9 +45,9 @@ class DrawerSettings:
     horizon: int = 150  # actions of 0.02 s
     shift: float = 0.1  # m, most by which the chest is off its place, in x and in y
     turn: float = 10.0  # degrees, most by which it is turned
-    train_places: int = 18  # of control: spread evenly, the drawers in turn; model-free guiders draw others
+    train_places: int = 18  # contexts of training, spread evenly, the drawers in turn; model-free guiders draw others
     test_places: int = 120  # drawn at random, the same in every run
-    opened: float = 0.25  # m, where the drawer is to be
+    opened: float = 0.25  # m, where the drawer is to be; it counts as open from 0.2 m on
     open_weight: float = 6.0  # of the distance of the drawer from there, per m
     distance_weight: float = 2.0  # of the tips' distance, per m
     log_weight: float = 0.1  # of 1/2 log(1 + distance^2 / precision^2) of the tips
@@ -60,7 +60,9 @@ class DrawerSettings:
     def __post_init__(self):
         check_at_least(self, 2, "horizon")
         check_at_least(self, 3, "train_places", "test_places")  # each drawer once
-        check_positive(self, "precision", "opened")
+        check_positive(self, "precision")
+        if self.opened < SOLVED:
+            raise ValueError(f"opened must be at least {SOLVED:g} m, which is success, not {self.opened}")
         for setting, most, unit in (("opened", 0.34, "m"), ("shift", 0.15, "m"), ("turn", 30.0, "degrees")):
             if getattr(self, setting) > most:  # how far drawers and the arm go
                 raise ValueError(f"{setting} must be at most {most:g} {unit}, not {getattr(self, setting)}")

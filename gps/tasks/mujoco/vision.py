@@ -47,7 +47,7 @@ class PegVisionSettings:
 
 @dataclass(frozen=True)
 class DrawerVisionSettings:
-    """The task and its camera, beside the arm's shoulder: the arm can be before what it is to see."""
+    """The task and its camera, above the arm's shoulder: the arm can be before what it is to see."""
 
     task: DrawerSettings = field(default_factory=DrawerSettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
