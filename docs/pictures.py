@@ -15,7 +15,7 @@ import numpy as np
 from gps.experiments.lookup import find
 from gps.figures.render import render
 
-TASKS = ("pendulum", "cartpole", "acrobot", "point-mass", "arm-reach", "peg", "pusher", "door", "walker")
+TASKS = ("pendulum", "cartpole", "acrobot", "point-mass", "arm-reach", "peg", "pusher", "door", "drawer", "walker")
 FOLDER = Path(__file__).parent / "images" / "tasks"
 SIZE = 200  # pixels
 

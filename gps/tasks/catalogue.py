@@ -29,14 +29,16 @@ def _mujoco(
     )
 
 
-def _vision(task: str, settings: str, about: str, model_based: presets.Tables) -> Entry:
+def _vision(
+    task: str, settings: str, about: str, model_based: presets.Tables, model_free: presets.Tables = presets.REACHING
+) -> Entry:
     where = "gps.tasks.mujoco.vision"
     return Entry(
         f"{where}:{settings}",
         f"{where}:{task}",
         about,
         engines=True,
-        model_free=presets.REACHING,
+        model_free=model_free,
         model_based=presets.seeing(model_based),
     )
 
@@ -144,6 +146,13 @@ TASKS: dict[str, Entry] = {
         "arm_reach", "ArmReachVisionSettings", "arm-reach, the target seen by a camera", presets.ARM
     ),
     "peg-vision": _vision("peg", "PegVisionSettings", "peg, the hole seen by a camera", presets.PEG),
+    "drawer": _vision(
+        "drawer",
+        "DrawerVisionSettings",
+        "an arm opens one of three drawers, which its learner sees by a camera that the arm can block",
+        presets.PEG,
+        presets.DRAWER,
+    ),
     "tiger-door": _model_free(
         "doors.tiger:TigerDoor", "open the door without the tiger, or listen first", presets.DOORS
     ),

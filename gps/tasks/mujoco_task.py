@@ -138,6 +138,10 @@ class MujocoTask(ABC):
         del context
         return jnp.asarray(mocap_poses(self.simulator.model)[1], float)
 
+    def draw(self, key: PRNGKeyArray) -> Float[Array, " nc"]:
+        """The context of an episode of `reset`: one of those of training."""
+        return self.train_contexts[jax.random.randint(key, (), 0, len(self.train_contexts))]
+
     def initial_state(self, key: PRNGKeyArray, context: Float[Array, " nc"]) -> Float[Array, " nstate"]:
         """See `ControlTask.initial_state`."""
         model = self.simulator.model
@@ -198,9 +202,9 @@ class MujocoTask(ABC):
         return jax.eval_shape(self.privileged, jnp.zeros(self.nx), self.train_contexts[0]).size
 
     def reset(self, key: PRNGKeyArray) -> State:
-        """Start an episode in a condition drawn from those of training."""
+        """Start an episode in a condition that `draw` draws."""
         pick, start, noise, rest = jax.random.split(key, 4)
-        context = self.train_contexts[jax.random.randint(pick, (), 0, len(self.train_contexts))]
+        context = self.draw(pick)
         state = self.initial_state(start, context)
         frames = jnp.tile(self._frame(noise, state, context), (self.history, 1))
         data = {"state": state, "context": context, "frames": frames, "t": jnp.zeros((), jnp.int32), "key": rest}

@@ -1,8 +1,9 @@
-"""`reacher-vision`, `arm-reach-vision` and `peg-vision`: tasks whose learner sees target or hole in an image alone.
+"""`reacher-vision`, `arm-reach-vision`, `peg-vision`, `drawer`: tasks whose learner sees in an image what it is about.
 
-States, actions, contexts, costs and scores are those of `reacher`, `arm-reach` and `peg`. The learner
+States, actions, contexts, costs and scores are those of `reacher`, `arm-reach`, `peg` and of `drawer.py`. The learner
 sees the angles (rad) and velocities (rad/s) of the arm's joints, unless `camera.joints` is false, and an image of 48 x
-48 pixels. In the first two tasks a red ball shows the target; the peg's block is there anyway.
+48 pixels. In the first two tasks a red ball shows the target, and in `drawer` which
+drawer is to be opened; the peg's block is there anyway.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dynamics.camera import Mark
 from gps.tasks.mujoco.arm_reach import ArmReach, ArmReachSettings
+from gps.tasks.mujoco.drawer import JOINTS, Drawer, DrawerSettings
 from gps.tasks.mujoco.peg import Peg, PegSettings
 from gps.tasks.mujoco.reacher import Reacher, ReacherSettings
 from gps.tasks.visual import CameraSettings, Visual
@@ -43,6 +45,14 @@ class PegVisionSettings:
     camera: CameraSettings = field(default_factory=CameraSettings)
 
 
+@dataclass(frozen=True)
+class DrawerVisionSettings:
+    """The task and its camera, above the arm's shoulder: the arm can be before what it is to see."""
+
+    task: DrawerSettings = field(default_factory=DrawerSettings)
+    camera: CameraSettings = field(default_factory=CameraSettings)
+
+
 def reacher(settings: ReacherVisionSettings, engine: str, name: str) -> Visual:
     """The task."""
     _seen_otherwise("hide_velocity", settings.task.hide_velocity, False)
@@ -62,6 +72,12 @@ def peg(settings: PegVisionSettings, engine: str, name: str) -> Visual:
     _seen_otherwise("see_velocity", settings.task.see_velocity, True)
     task = Peg(settings.task, engine, name)
     return Visual(task, "hand", settings.camera, ARM, lambda context: task.mocap(context)[0], name)
+
+
+def drawer(settings: DrawerVisionSettings, engine: str, name: str) -> Visual:
+    """The task. The lamp on the chest is behind the drawer that is to be opened."""
+    task = Drawer(settings.task, engine, name)
+    return Visual(task, "shoulder", settings.camera, JOINTS, task.lamp, name, Mark(0.03, RED))
 
 
 def _seen_otherwise(name: str, value: bool, default: bool) -> None:
