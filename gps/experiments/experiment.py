@@ -31,6 +31,9 @@ class PlantSettings:
             raise ValueError(f"address must be one of ZeroMQ, such as tcp://robot:5555, not {self.address!r}")
 
 
+MAY_CHANGE = ("run.iterations", "run.figures")  # of a run that goes on: they change no number that it has
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What a run is about, besides the settings of its task and its guider."""

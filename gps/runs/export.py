@@ -30,7 +30,7 @@ from policies.policy import Policy
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 FUNCTION, ABOUT, LOADER = "learner.stablehlo", "learner.json", "learner.py"
 
-_LOADER = '''"""The learner beside this file, which needs numpy, jax and flatbuffers.
+LOADER_TEXT = '''"""The learner beside this file, which needs numpy, jax and flatbuffers.
 
     learner = Learner()
     action = learner(observation)  # one step of an episode
@@ -147,11 +147,11 @@ def write(learner: Learner, path: str | os.PathLike[str], about: dict[str, Any],
         return memory.astype(np.float32), action if actions.discrete else action.astype(np.float32)
 
     if onnx:
-        name, loader = export_onnx.FUNCTION, export_onnx.LOADER
+        name, loader = export_onnx.FUNCTION, export_onnx.LOADER_TEXT
         function = export_onnx.model(act, memory.shape[0], observation.shape[0])
     else:
         remembered = jax.ShapeDtypeStruct(memory.shape, np.float32)  # in whatever precision the learner was trained
-        name, loader = FUNCTION, _LOADER
+        name, loader = FUNCTION, LOADER_TEXT
         function = jax.export.export(jax.jit(act), platforms=PLATFORMS)(remembered, observation).serialize()
     numbers = {"observation": observation.shape[0], "memory": memory.shape[0], "action": actions.size}
     text = json.dumps({**about, **numbers, "discrete": actions.discrete}, indent=2)

@@ -14,7 +14,7 @@ from gps.errors import UserError, described, not_installed
 
 FUNCTION = "learner.onnx"
 
-LOADER = '''"""The learner beside this file, which needs numpy and onnxruntime.
+LOADER_TEXT = '''"""The learner beside this file, which needs numpy and onnxruntime.
 
     learner = Learner()
     action = learner(observation)  # one step of an episode
@@ -63,8 +63,6 @@ def model(act: Callable[[Any, Any], tuple[Any, Any]], memory: int, observation: 
         UserError for a function that jax2onnx can not translate.
     """
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # it tells of operations that our jax does not have
-    from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]  (an extra)
-
     sizes = (observation, memory) if memory else (observation,)
 
     def function(o, *remembered):
@@ -75,6 +73,8 @@ def model(act: Callable[[Any, Any], tuple[Any, Any]], memory: int, observation: 
     names = [("observation", "memory")[: len(sizes)], ("action", "memory_after")[: len(sizes)]]
     shapes = [jax.ShapeDtypeStruct((size,), np.float32) for size in sizes]
     try:
+        from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]  (an extra)
+
         made = to_onnx(function, shapes, model_name="learner", input_names=names[0], output_names=names[1])
     except Exception as error:  # such as for an operation in an encoder of the user's own
         raise UserError(f"--format onnx: jax2onnx can not translate this learner: {described(error)}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gps.experiments.experiment import MAY_CHANGE
 from gps.runs.folder import RunFolder
 from gps.runs.metrics import REMEDY, RunError
 from gps.settings import flat
@@ -72,10 +73,10 @@ def _check_covered(folder: RunFolder, newest: Restored) -> list[str]:
 
 
 def check_settings(folder: RunFolder, newest: Restored) -> None:
-    """Raise RunError where settings, all but the run's iterations, are not those that a checkpoint was made with."""
+    """Raise RunError where settings, all but those of `MAY_CHANGE`, are not those that a checkpoint was made with."""
     own, made_with = flat(folder.settings), newest.meta.get("settings")
     for name, wanted in flat(made_with).items() if isinstance(made_with, Mapping) else ():
-        if repr(own.get(name)) != repr(wanted) and name != "run.iterations":
+        if repr(own.get(name)) != repr(wanted) and name not in MAY_CHANGE:
             raise RunError(
                 f"{folder.path / 'config.toml'} has {name} = {own.get(name)}, and checkpoint {newest.step} was made "
                 f"with {wanted}: {REMEDY}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from gps.experiments.experiment import Experiment
+from gps.experiments.experiment import MAY_CHANGE, Experiment
 from gps.guiders.guider import Guider
 from gps.runs import integrity
 from gps.runs.best import saved_like
@@ -29,7 +29,7 @@ def resumable(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
     """The run at `path`; nothing is changed.
 
     Args:
-        asked: with the run's own settings, but for its iterations, which may be more.
+        asked: with the run's own settings, but for those of `MAY_CHANGE`; iterations may only be more.
 
     Errors:
         SettingsError for fewer iterations, and for any other setting that differs from the run's own, naming both.
@@ -37,7 +37,7 @@ def resumable(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
     folder = RunFolder.open(path, asked.code)
     own = folder.experiment
     for name, (has, wanted) in own.differences(asked).items():
-        if name != "run.iterations":
+        if name not in MAY_CHANGE:
             raise SettingsError(f"{path} is a run with {name} = {has}, not {wanted}; use a new --out")
     if asked.run.iterations < own.run.iterations:
         raise SettingsError(
@@ -47,14 +47,14 @@ def resumable(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
 
 
 def resumed(path: str | os.PathLike[str], asked: Experiment) -> RunFolder:
-    """The run at `path`, with more iterations if they are asked for.
+    """The run at `path`, with more iterations, or with figures or none, if that is asked for.
 
     Errors:
         As in `resumable` and `check`, and RunError while another process trains the run. All before its settings are
         changed; where they stay, `gps.runs.train` finds out what `check` would.
     """
     folder = resumable(path, asked)
-    if asked.run.iterations > folder.experiment.run.iterations:
+    if folder.experiment.differences(asked):
         with folder.locked():
             folder = resumable(path, asked)  # again: the process that had the lock may have changed it
             check(folder, asked.build())

@@ -123,7 +123,7 @@ FLIGHT: Tables = {
 
 
 # Whole episodes, as all environments begin them at once. A learner of images takes many small steps: with 4 minibatches
-# of alignment in place of 16 it solves two thirds as much, after more passes over the images.
+# of alignment in place of 16, and another price, it solved two thirds as much after more passes over the images.
 DRAWER: Tables = {
     "run": {"iterations": 20, "evaluate_every": 10, "checkpoint_every": 5},
     "guider": {

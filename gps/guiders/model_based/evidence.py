@@ -48,9 +48,9 @@ def reproduces(
     model then is far from that of the samples.
 
     Args:
-        modelled: expected by the model's dynamics, and
-        cost: of the samples, both of the model's own quadratic: near a goal it can say of the same spread four times
-            what the task's cost does, which is not the dynamics' fault.
+        modelled: the model's quadratic cost, expected under its dynamics.
+        cost: the same quadratic of the samples. The task's cost would be no measure of dynamics: near a goal the
+            quadratic can say of the same spread four times what it does.
         scale: of differences in cost; see `Samples.cost_scale`.
         tolerance: largest difference, in units of the scale.
     """

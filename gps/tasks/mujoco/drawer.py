@@ -61,7 +61,7 @@ class DrawerSettings:
         check_at_least(self, 2, "horizon")
         check_at_least(self, 3, "train_places", "test_places")  # each drawer once
         check_positive(self, "precision")
-        if self.opened < SOLVED:
+        if not self.opened >= SOLVED:
             raise ValueError(f"opened must be at least {SOLVED:g} m, which is success, not {self.opened}")
         for setting, most, unit in (("opened", 0.34, "m"), ("shift", 0.15, "m"), ("turn", 30.0, "degrees")):
             if getattr(self, setting) > most:  # how far drawers and the arm go

@@ -2,8 +2,8 @@
 
 States, actions, contexts, costs and scores are those of `reacher`, `arm-reach`, `peg` and of `drawer.py`. The learner
 sees the angles (rad) and velocities (rad/s) of the arm's joints, unless `camera.joints` is false, and an image of 48 x
-48 pixels. In the first two tasks a red ball shows the target, and in `drawer` which
-drawer is to be opened; the peg's block is there anyway.
+48 pixels. In the first two tasks a red ball shows the target, and in `drawer` which drawer is to be opened; the peg's
+block is there anyway.
 """
 
 from __future__ import annotations

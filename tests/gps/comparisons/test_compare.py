@@ -158,7 +158,10 @@ def test_the_csv_holds_them_as_plain_numbers(trained):
 
 def test_a_task_without_scores_has_no_columns_for_them(trained, monkeypatch):
     keep = Metrics.append
-    returns = lambda metrics, row: keep(metrics, {k: v for k, v in row.items() if not k.startswith("test_")})  # noqa: E731
+
+    def returns(metrics, row):
+        keep(metrics, {k: v for k, v in row.items() if not k.startswith("test_")})
+
     monkeypatch.setattr(Metrics, "append", returns)
     found = compared()
     header = found.text.splitlines()[0]

@@ -253,6 +253,7 @@ def test_the_camera_sees_the_handle_unless_the_arm_is_before_it():
         ("horizon", 1, "at least 2"),
         ("train_places", 2, "at least 3"),
         ("opened", 0.1, "at least 0.2 m"),
+        ("opened", float("nan"), "at least 0.2 m"),
         ("precision", 0.0, "positive"),
         ("opened", 0.4, "at most 0.34 m"),
         ("shift", 0.2, "at most 0.15 m"),

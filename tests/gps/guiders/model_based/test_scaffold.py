@@ -108,10 +108,12 @@ def test_local_models_that_contradict_the_samples_are_not_trusted(trained, phase
     np.testing.assert_allclose(larger.cost_scale, 1e3 * samples.cost_scale, rtol=1e-4)
 
 
-def test_dynamics_are_judged_in_the_cost_of_the_model(trained):
+def test_dynamics_are_judged_in_the_cost_of_the_model(trained, phases):
     """Against numpy: what spread costs in truth, which quadratics overstate near a goal, is not the dynamics' fault."""
     guider, states, _, (collect, _) = trained
     samples = collect(states[1], jax.random.key(8))
+    cheaper = changed(samples, costs=samples.costs - 4.0 * samples.cost_scale[:, None, None] / samples.costs.shape[-1])
+    assert bool(phases[0](states[1], cheaper)[1].evidence.faithful.all())
     fit = jax.jit(partial(local_model.fit, guider.task, settings=guider.settings.local_model, prior=guider.prior))
     fitted, _ = fit(samples, state=states[1].prior)
     costs = jax.vmap(LocalModel.cost_of)(fitted.models, samples.xs, samples.us, samples.share)
