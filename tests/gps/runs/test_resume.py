@@ -18,8 +18,8 @@ from support.toys import Clock
 from gps.entry import Entry
 from gps.experiments.experiment import Experiment
 from gps.experiments.lookup import TASKS
+from gps.runs import finish, train
 from gps.runs import folder as run
-from gps.runs import train
 from gps.runs.checkpoints import CheckpointError
 from gps.runs.folder import RunError, RunFolder
 from gps.runs.resume import load, resumed
@@ -63,6 +63,20 @@ def rewrite(folder: RunFolder, rows: list[dict]):
 def without_times(rows: list[dict]) -> list[dict]:
     times = ("seconds", "iteration_seconds", "compiles")
     return [{name: value for name, value in row.items() if name not in times} for row in rows]
+
+
+def test_a_run_that_goes_on_may_ask_for_figures_or_none(finished, tiny, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(finish, "draw", lambda *_: drawn.append(1))
+    with pytest.raises(SettingsError, match=r"run\.checkpoint_every = 2, not 3"):
+        resumed(finished.path, tiny("run.iterations=4", "run.checkpoint_every=3", "run.figures=false"))
+    for asked, in_all in (("false", 0), ("true", 1)):
+        folder = resumed(finished.path, tiny(*CHANGES, f"run.figures={asked}"))
+        assert folder.experiment.run.figures == (asked == "true")
+        rows = folder.metrics.rows()
+        train.train(folder, quiet=True)
+        assert folder.metrics.rows() == rows
+        assert len(drawn) == in_all
 
 
 @pytest.fixture
