@@ -79,4 +79,4 @@ def told(best: Mapping[str, Any], score: Mapping[str, Any]) -> str:
 
 
 def _shown(number: float | None) -> str:
-    return "nan" if number is None else short(number)
+    return "-" if number is None else short(number)

@@ -98,6 +98,6 @@ def test_what_is_told():
     text = told(best, {"name": "distance", "unit": "cm"})
     assert text.startswith("best by its training conditions, iteration 5: test distance 0.500 cm; solved 19 of 20 (")
     assert "return 3.00" in told({"iteration": 0, "learner_return": 3.0}, {})
-    assert "nan" in told({"iteration": 0, "learner_return": None}, {})
+    assert told({"iteration": 0, "learner_return": None}, {}).endswith("return - (gps evaluate --best)")
     assert best_row([{"iteration": 0}]) is None
     assert best_row([{"iteration": 0, "a": 1}, {"iteration": 1, "best_iteration": 0}])["a"] == 1
