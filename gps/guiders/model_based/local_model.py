@@ -53,7 +53,9 @@ class LocalModel:
         centred = self.centred(controller)
         return expected_cost(self.cost, self.marginals(centred), centred)
 
-    def cost_of(self, xs: Float[Array, "N T+1 nx"], us: Float[Array, "N T nu"], share: Float[Array, " N"]) -> Array:
+    def sampled_cost(
+        self, xs: Float[Array, "N T+1 nx"], us: Float[Array, "N T nu"], share: Float[Array, " N"]
+    ) -> Array:
         """The mean of its quadratic cost over samples, weighed by shares that sum to one."""
         dx, du = xs - self.xs, us - self.us
         z, q = jnp.concatenate([dx[:, :-1], du], axis=-1), self.cost

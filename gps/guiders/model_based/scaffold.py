@@ -259,11 +259,11 @@ class ModelBased:
         method, sampling, free = self.method, self.settings.sampling, not self.method.needs_model
         by_learner = self.learner_collects(state)
         sampled = select(by_learner, learner, state.controllers)
-        cost_of, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
+        expected, of_learner = (jax.vmap(LocalModel.expected_cost)(models, who) for who in (sampled, learner))
         tolerance, scale = self.settings.local_model.tolerance, collected.cost_scale
-        of_samples = jax.vmap(LocalModel.cost_of)(models, collected.xs, collected.us, collected.share)
+        of_samples = jax.vmap(LocalModel.sampled_cost)(models, collected.xs, collected.us, collected.share)
         faithful, learner_too = (
-            reproduces(modelled, of_samples, scale, tolerance) | free for modelled in (cost_of, of_learner)
+            reproduces(modelled, of_samples, scale, tolerance) | free for modelled in (expected, of_learner)
         )
         # An untrained learner stands for nothing, nor does one that the samples of the controller say nothing of: a
         # step that the learner would lead is measured from the controller then.
@@ -271,7 +271,7 @@ class ModelBased:
         always = method.learner_leads or sampling.by == "learner"
         evidence = weigh(by_learner, faithful, collected.cost, state.cost, always)
 
-        now = jnp.where(leads, of_learner, cost_of) if method.learner_promises else cost_of
+        now = jnp.where(leads, of_learner, expected) if method.learner_promises else expected
         # an improvement was tried, who promised it was sampled, and this model can tell what it has brought
         tested = leads if method.learner_promises else ~by_learner | (sampling.by == "learner")
         promised = state.objective - state.promised

@@ -119,17 +119,15 @@ class Drawer(MujocoTask):
 
     def hand(self, x: Float[Array, "20"], context: Float[Array, "4"]) -> tuple[Float[Array, "3"], Float[Array, "3 3"]]:
         """How far the tips are from behind the handle in m, and how the hand is turned, both in the chest's frame."""
-        c, s = jnp.cos(context[2]), jnp.sin(context[2])
-        back = jnp.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])  # from the world's frame
+        back = self._turn(context).T
         tip = back @ (self.position(x, "tip") - self.mocap(context)[0])
         goal = jnp.asarray(GAP) - jnp.stack([self.opening(x, context)[0], APART * context[3], jnp.zeros(())])
         return tip - goal, back @ self.kinematics.rotations(self.qpos(x), "hand")[0]
 
     def lamp(self, context: Float[Array, "4"]) -> Float[Array, "3"]:
         """Where a lamp shows which drawer is to be opened: on the chest behind it, in m."""
-        c, s = jnp.cos(context[2]), jnp.sin(context[2])
         own = jnp.stack([jnp.asarray(0.05), -APART * context[3], jnp.asarray(0.35)])
-        return self.mocap(context)[0] + jnp.stack([c * own[0] - s * own[1], s * own[0] + c * own[1], own[2]])
+        return self.mocap(context)[0] + self._turn(context) @ own
 
     def observe(self, x: Float[Array, "20"], context: Float[Array, "4"], noise: Array) -> Float[Array, "29"]:
         """Angles and velocities of the arm, and all that a guider sees."""
@@ -169,6 +167,11 @@ class Drawer(MujocoTask):
         """Whether that is at least 20 cm."""
         del us
         return self.opening(xs[-1], context)[0] >= SOLVED
+
+    def _turn(self, context: Float[Array, "4"]) -> Float[Array, "3 3"]:
+        """From the chest's frame to the world's."""
+        c, s = jnp.cos(context[2]), jnp.sin(context[2])
+        return jnp.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
     def reset(self, key: PRNGKeyArray) -> State:
         """Start an episode."""

@@ -116,7 +116,7 @@ def test_dynamics_are_judged_in_the_cost_of_the_model(trained, phases):
     assert bool(phases[0](states[1], cheaper)[1].evidence.faithful.all())
     fit = jax.jit(partial(local_model.fit, guider.task, settings=guider.settings.local_model, prior=guider.prior))
     fitted, _ = fit(samples, state=states[1].prior)
-    costs = jax.vmap(LocalModel.cost_of)(fitted.models, samples.xs, samples.us, samples.share)
+    costs = jax.vmap(LocalModel.sampled_cost)(fitted.models, samples.xs, samples.us, samples.share)
     model = jax.tree.map(lambda a: np.asarray(a[1], np.float64), fitted.models)
     total = 0.0
     for xs, us, share in zip(samples.xs[1], samples.us[1], samples.share[1], strict=True):
